@@ -1,0 +1,49 @@
+# The commands of the project. Each but `setup` depends on the environment in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+# A CPU index for torch, such as https://download.pytorch.org/whl/cpu; empty: the default index.
+TORCH_INDEX_URL ?=
+TORCH := torch==2.13.0
+
+.PHONY: setup lint format test demo serve bench clean help
+
+help:
+	@echo "make setup | demo | test | lint | format | serve | bench | clean"
+
+setup: $(STAMP)
+
+# torch goes in first and alone, so that nothing pulls a CUDA build by surprise.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Sintonia needs Python 3.11 or newer; set PYTHON=python3.11 or later."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench,demo]'
+	touch $(STAMP)
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: setup
+	$(BIN)/pytest
+
+demo: setup
+	$(BIN)/sintonia demo
+
+serve: setup
+	$(BIN)/sintonia serve
+
+bench: setup
+	$(BIN)/python benchmarks/training.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

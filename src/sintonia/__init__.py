@@ -1,0 +1,1 @@
+"""Sintonia: make GPT-style language models your own."""

@@ -1,0 +1,1 @@
+"""Base models on disk: fetched, checked, converted once, sealed with a manifest."""

@@ -1,0 +1,1 @@
+"""Examples to forests, free of torch: reading, checking, rendering, packing."""

@@ -1,0 +1,1 @@
+"""The facts: frozen dataclasses and enums, standard library only."""

@@ -1,0 +1,44 @@
+"""Files that were uploaded or produced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FilePurpose(StrEnum):
+    """What a file is for; OpenAI's names."""
+
+    ASSISTANTS = "assistants"
+    BATCH = "batch"
+    FINE_TUNE = "fine-tune"
+    VISION = "vision"
+    USER_DATA = "user_data"
+    EVALS = "evals"
+    FINE_TUNE_RESULTS = "fine-tune-results"
+
+
+UPLOADABLE = tuple(p for p in FilePurpose if p is not FilePurpose.FINE_TUNE_RESULTS)
+
+
+class FileStatus(StrEnum):
+    """Whether the content was accepted; set before the first answer and never changed."""
+
+    PROCESSED = "processed"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file. Its bytes lie in the file store under ``id``; ``filename`` is only a label."""
+
+    id: str
+    filename: str
+    purpose: FilePurpose
+    size_bytes: int
+    sha256: str
+    created_at: int
+    """Unix seconds."""
+    status: FileStatus = FileStatus.PROCESSED
+    status_details: str | None = None
+    expires_at: int | None = None

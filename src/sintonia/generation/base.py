@@ -1,0 +1,92 @@
+"""The vocabulary of generation. An engine sees only tokens; text is the renderer's business."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """The weights that a request wants: a base folder and perhaps an adapter over it."""
+
+    base_folder: str
+    base_sha256: str
+    adapter_folder: str | None = None
+    adapter_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next token is chosen."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    """0 takes the likeliest token."""
+    top_p: float = 1.0
+    seed: int | None = None
+    stop_token_ids: tuple[int, ...] = ()
+    """A token of these ends the answer and is reported as the last one."""
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One sequence to continue."""
+
+    id: str
+    model: ModelRef
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams
+
+
+class FinishReason(StrEnum):
+    """Why an answer ended; OpenAI's names."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True)
+class TokenChunk:
+    """What one or more decode steps added to a request."""
+
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason | None = None
+    """Set on the last chunk of a request."""
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """What an engine holds at the moment."""
+
+    resident_bases: tuple[str, ...] = ()
+    resident_adapters: tuple[str, ...] = ()
+    running: int = 0
+    waiting: int = 0
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """What generates. Two real ones exist: ``native`` (the model) and ``echo`` (tiny, honest)."""
+
+    def stream(self, request: GenerationRequest) -> AsyncIterator[TokenChunk]:
+        """Yield the tokens of ``request`` as they come; closing the iterator frees its slot.
+
+        Raises ``RefusedModel`` when the weights cannot be loaded, ``ContextLengthExceeded``
+        when the prompt does not fit, ``TooManyRequests`` when the queue is full.
+        """
+        ...
+
+    async def unload(self, adapter_or_base_sha256: str) -> None:
+        """Drop weights that are resident; a no-op when they are not."""
+        ...
+
+    async def status(self) -> EngineStatus:
+        """Tell what is resident and how many requests run and wait."""
+        ...
+
+    async def close(self) -> None:
+        """End all requests and free everything."""
+        ...

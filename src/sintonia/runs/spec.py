@@ -1,0 +1,121 @@
+"""``TrainSpec``: everything a run needs, with no ``auto`` and nothing left to decide.
+
+Each value that was chosen remembers its origin: ``given`` by the caller, ``derived`` from the
+data, ``inherited`` from the base model or the parent, or ``default``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from sintonia.domain.models import BaseRef
+from sintonia.runs.layout import write_json
+
+
+class Origin(StrEnum):
+    """Where a value comes from."""
+
+    GIVEN = "given"
+    DERIVED = "derived"
+    INHERITED = "inherited"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class DataRef:
+    """A data file of the run."""
+
+    path: str
+    """Absolute, or relative to the run's folder."""
+    sha256: str
+    num_examples: int
+    file_id: str | None = None
+
+
+@dataclass(frozen=True)
+class AdapterRef:
+    """A tuned model that training continues from."""
+
+    model: str
+    folder: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adaptation (Hu et al. 2021)."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    """The update is scaled by ``alpha / rank``."""
+    targets: tuple[str, ...] = ()
+    """Names of the linear layers that get an adapter."""
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW (Loshchilov & Hutter 2019) with warm-up and linear decay to zero."""
+
+    learning_rate: float
+    warmup_steps: int
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 leaves them."""
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """A fully resolved training run."""
+
+    run_id: str
+    """The job's id, or the folder's name for a run without a platform."""
+    objective: str
+    """A member of ``objectives/``."""
+    base: BaseRef
+    template_sha256: str
+    """Of the chat template that renders the rows; the tuned model carries it."""
+    training: DataRef
+    validation: DataRef | None
+    parent: AdapterRef | None
+    n_epochs: int
+    batch_size: int
+    learning_rate_multiplier: float
+    total_steps: int
+    lora: LoraSettings
+    optimizer: OptimizerSettings
+    seed: int
+    context_tokens: int
+    truncate: bool
+    """Cut rows longer than the context instead of refusing them."""
+    micro_batch_tokens: int
+    """The most tokens that one forest may hold."""
+    validate_every_steps: int
+    """How often the loss on one batch of validation rows is measured; 0 means never."""
+    keep_checkpoints: int = 3
+    snapshot_seconds: float = 120.0
+    threads: int = 0
+    """0 means one for each core, fixed in ``measured.json`` at the first start."""
+    cache_folder: str = ""
+    """Where encoded rows are kept between runs; empty means inside the run."""
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, atomically."""
+        write_json(path, dataclasses.asdict(self))
+
+
+_ADAPTER = TypeAdapter(TrainSpec)
+
+
+def read_spec(path: Path) -> TrainSpec:
+    """Read a spec. Raises pydantic's ``ValidationError`` for one that was not written by us."""
+    return _ADAPTER.validate_json(path.read_bytes())
