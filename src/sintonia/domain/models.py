@@ -35,7 +35,7 @@ class BaseRef:
 
 @dataclass(frozen=True)
 class Model:
-    """A model that the store knows. Tuned models keep their base by hash, whatever an alias says."""
+    """A model that the store knows; a tuned one keeps its base by hash, whatever an alias says."""
 
     name: str
     kind: ModelKind
