@@ -25,7 +25,9 @@
     │   └── TrainerFailed                    the training process ended badly
     ├── AlreadyRunning                       one server per home; one trainer per run
     ├── PortInUse
-    └── SettingInvalid                       a setting that cannot be understood
+    ├── SettingInvalid                       a setting that cannot be understood
+    ├── ServerUnreachable                    no server answers at an address
+    └── RemoteError                          what a server answered, as its client saw it
 
 A message says what is wrong, where, what is allowed and what to do. It never holds a stack,
 an object's address or a path that the caller did not give.
@@ -219,3 +221,24 @@ class PortInUse(SintoniaError):
 
 class SettingInvalid(SintoniaError):
     """A setting in the environment or in ``sintonia.toml`` that cannot be understood."""
+
+
+class ServerUnreachable(SintoniaError):
+    """No server answers where one should be, or it could not be started."""
+
+
+class RemoteError(SintoniaError):
+    """An error that a server answered; ``http_status`` and the envelope's fields are its own."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        http_status: int,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message, param=param, code=code)
+        self.http_status = http_status
+        self.retry_after_seconds = retry_after_seconds

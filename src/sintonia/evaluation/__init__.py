@@ -1,0 +1,1 @@
+"""Judging models: statistics, and later comparisons, costs and reports."""
