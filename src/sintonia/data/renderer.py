@@ -1,13 +1,33 @@
-"""Text meets tokens here, and only here."""
+"""Text meets tokens here, and only here. Free of torch: ``tokenizers`` and a sandboxed Jinja.
+
+The same class over the same files serves training and chat, so a learned turn is the prompt
+exactly as serving would send it, followed by the separately encoded answer and its end token.
+Encoding the two apart means that no token can span the border.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sintonia.domain.examples import Example, Message, ToolCall
+from jinja2 import TemplateError
+from tokenizers import Tokenizer
+
+from sintonia import ids
+from sintonia.data import chat_template
+from sintonia.domain.examples import ChatExample, CompletionExample, Example, Message, ToolCall
+from sintonia.errors import InvalidValue
+from sintonia.sealed import read_json
+
+TOKENIZER = "tokenizer.json"
+TEMPLATE = "chat_template.jinja"
+FACTS = "sintonia.json"
 
 
 @dataclass(frozen=True)
@@ -18,6 +38,9 @@ class TokenSequence:
     answer_ids: tuple[int, ...]
     weight: float = 1.0
 
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.answer_ids)
+
 
 @dataclass(frozen=True)
 class ParsedMessage:
@@ -27,37 +50,246 @@ class ParsedMessage:
     tool_calls: tuple[ToolCall, ...] = ()
 
 
+@dataclass(frozen=True)
+class RendererFiles:
+    """What a renderer is made of."""
+
+    tokenizer_json: bytes
+    template: str
+    context_tokens: int
+    stop_tokens: tuple[str, ...]
+    bos_token: str | None
+
+
 class Renderer:
     """Messages to tokens and back for one model folder. Thread-safe; holds no state."""
 
-    context_tokens: int
-    stop_token_ids: tuple[int, ...]
-    template_sha256: str
-    """Hash of tokenizer and chat template together; a tuned model keeps it."""
+    def __init__(self, files: RendererFiles) -> None:
+        self._tokenizer = Tokenizer.from_buffer(files.tokenizer_json)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._template = chat_template.compile_template(files.template)
+        self._bos_token = files.bos_token or ""
+        self._end_token = files.stop_tokens[0]
+        self.context_tokens = files.context_tokens
+        self.stop_token_ids = tuple(self._token_id(text) for text in files.stop_tokens)
+        self.template_sha256 = _hash(_hash(files.tokenizer_json), _hash(files.template.encode()))
 
     @classmethod
     def from_folder(cls, folder: Path) -> Renderer:
         """Read ``tokenizer.json``, ``chat_template.jinja`` and ``sintonia.json``."""
-        raise NotImplementedError
+        facts = read_json(folder / FACTS)
+        files = RendererFiles(
+            tokenizer_json=(folder / TOKENIZER).read_bytes(),
+            template=(folder / TEMPLATE).read_text(encoding="utf-8"),
+            context_tokens=facts["context_tokens"],
+            stop_tokens=tuple(facts["stop_tokens"]),
+            bos_token=facts["bos_token"],
+        )
+        return cls(files)
 
     def sequences(self, example: Example) -> list[TokenSequence]:
-        """Return one sequence for each learned turn. Raises ``InvalidValue`` (message, param)."""
-        raise NotImplementedError
+        """Return one sequence for each learned turn.
+
+        Raises ``InvalidValue`` when the template cannot express the row: a tool, a call or a
+        text that does not show in what it renders, or a token of its own in a text.
+        """
+        match example:
+            case CompletionExample():
+                return [self._completion_sequence(example)]
+            case ChatExample():
+                return self._chat_sequences(example)
 
     def chat_prompt(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
     ) -> list[int]:
         """Return the tokens to send for a chat request. Raises ``InvalidValue``."""
-        raise NotImplementedError
+        self._check_texts(messages)
+        text = self._render(messages, tools, add_generation_prompt=True)
+        _check_shown(messages, tools, text)
+        return self._encode(text)
 
     def completion_prompt(self, prompt: str) -> list[int]:
-        """Return the tokens to send for a raw prompt. Raises ``InvalidValue``."""
-        raise NotImplementedError
+        """Return the tokens to send for a raw prompt. Raises ``InvalidValue``.
+
+        An empty prompt becomes the token that begins a text, so that there is a place to
+        predict from.
+        """
+        self._check_text(prompt, "prompt")
+        encoded = self._tokenizer.encode(prompt, add_special_tokens=True).ids
+        return list(encoded) or [self._token_id(self._bos_token or self._end_token)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``; special tokens are left out, broken UTF-8 is U+FFFD."""
-        raise NotImplementedError
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def parse(self, text: str) -> ParsedMessage:
-        """Split an answer into text and tool calls."""
-        raise NotImplementedError
+        """Split an answer into text and tool calls.
+
+        A call that is not the JSON it should be stays text, so nothing is lost.
+        """
+        calls: list[ToolCall] = []
+
+        def take(match: re.Match[str]) -> str:
+            call = _parse_call(match[1])
+            if call is None:
+                return match[0]
+            calls.append(call)
+            return ""
+
+        rest = _CALL.sub(take, text)
+        return ParsedMessage(rest.strip() if calls else text, tuple(calls))
+
+    def _completion_sequence(self, example: CompletionExample) -> TokenSequence:
+        self._check_text(example.completion, "completion")
+        prompt = self.completion_prompt(example.prompt)
+        answer = [*self._encode(example.completion), self.stop_token_ids[0]]
+        return TokenSequence(tuple(prompt), tuple(answer))
+
+    def _chat_sequences(self, example: ChatExample) -> list[TokenSequence]:
+        self._check_texts(example.messages)
+        sequences = []
+        for place, message in enumerate(example.messages):
+            if not message.is_learned:
+                continue
+            prompt, answer = self._turn(example, place)
+            weight = 1.0 if message.weight is None else float(message.weight)
+            ids_ = (*self._encode(answer), self.stop_token_ids[0])
+            sequences.append(TokenSequence(tuple(self._encode(prompt)), ids_, weight))
+        return sequences
+
+    def _turn(self, example: ChatExample, place: int) -> tuple[str, str]:
+        """Return prompt and answer texts of the turn at ``place``, the end token left off."""
+        before, upto = example.messages[:place], example.messages[: place + 1]
+        if not before:
+            raise InvalidValue("the first message is from the assistant; it answers nothing")
+        prompt = self._render(before, example.tools, add_generation_prompt=True)
+        whole = self._render(upto, example.tools, add_generation_prompt=False)
+        answer, found, _ = whole.removeprefix(prompt).partition(self._end_token)
+        if not whole.startswith(prompt) or not found:
+            raise InvalidValue(
+                f"the chat template does not write message {place + 1} as its own prompt would "
+                f"continue, with the end token {self._end_token!r}; this model cannot learn it"
+            )
+        _check_shown(upto, example.tools, whole)
+        return prompt, answer
+
+    def _render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool,
+    ) -> str:
+        try:
+            return self._template.render(
+                messages=[_as_template_sees(message) for message in messages],
+                tools=[dict(tool) for tool in tools] or None,
+                add_generation_prompt=add_generation_prompt,
+                bos_token=self._bos_token,
+                eos_token=self._end_token,
+            )
+        except (TemplateError, TypeError, ValueError, KeyError) as problem:
+            raise InvalidValue(
+                f"the model's chat template refuses the conversation: {problem}", param="messages"
+            ) from None
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _token_id(self, text: str) -> int:
+        token = self._tokenizer.token_to_id(text)
+        if token is None:
+            raise InvalidValue(f"the tokenizer has no token {text!r}, which the model names")
+        return token
+
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        texts = sorted({str(t.content) for t in added if t.special}, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, texts)) or "(?!)")
+
+    def _check_texts(self, messages: Sequence[Message]) -> None:
+        for place, message in enumerate(messages):
+            calls = [text for call in message.tool_calls for text in (call.name, call.arguments)]
+            for text in (message.content or "", message.name or "", *calls):
+                self._check_text(text, f"messages[{place}]")
+
+    def _check_text(self, text: str, param: str) -> None:
+        """Refuse a text that would become the template's own tokens."""
+        found = self._special.search(text)
+        if found:
+            raise InvalidValue(f"message contains an invalid token: {found[0]}.", param=param)
+
+
+_CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
+
+
+def _parse_call(text: str) -> ToolCall | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return None
+    arguments = value.get("arguments", {})
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return ToolCall(ids.new_id(ids.TOOL_CALL), value["name"], arguments)
+
+
+def _as_template_sees(message: Message) -> dict[str, Any]:
+    """Return a message in the shape that chat templates expect: arguments as an object."""
+    value: dict[str, Any] = {"role": message.role, "content": message.content or ""}
+    if message.name is not None:
+        value["name"] = message.name
+    if message.tool_call_id is not None:
+        value["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        value["tool_calls"] = [_call_as_template_sees(call) for call in message.tool_calls]
+    return value
+
+
+def _call_as_template_sees(call: ToolCall) -> dict[str, Any]:
+    try:
+        arguments = json.loads(call.arguments)
+    except ValueError:
+        arguments = call.arguments
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _check_shown(
+    messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], rendered: str
+) -> None:
+    """Refuse a rendering that leaves out a tool, a call or a text.
+
+    A template that knows no tools does not say so: it writes the conversation without them.
+    """
+    for tool in tools:
+        name = tool["function"]["name"]
+        if name not in rendered:
+            raise InvalidValue(
+                f"the model's chat template leaves out the tool {name!r}", param="tools"
+            )
+    for place, message in enumerate(messages):
+        wanted = [(message.content or "").strip(), *(call.name for call in message.tool_calls)]
+        if not all(text in rendered for text in wanted):
+            raise InvalidValue(
+                f"the model's chat template leaves out a part of message {place + 1} "
+                f"(role {message.role})",
+                param=f"messages[{place}]",
+            )
+
+
+def _hash(*parts: bytes | str) -> str:
+    joined = b"".join(p.encode() if isinstance(p, str) else p for p in parts)
+    return hashlib.sha256(joined).hexdigest()
+
+
+__all__ = [
+    "ParsedMessage",
+    "Renderer",
+    "RendererFiles",
+    "TokenSequence",
+]

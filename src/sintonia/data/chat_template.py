@@ -1,0 +1,54 @@
+"""A sandbox for chat templates, which are programs that come with a model.
+
+The environment equals the one that transformers uses (trimmed blocks, ``tojson`` without HTML
+escapes, ``raise_exception``, ``{% generation %}``), so that templates render the same text.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any, NoReturn
+
+from jinja2 import Template, TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from sintonia.errors import RefusedModel
+
+
+class _Generation(Extension):
+    """``{% generation %}`` marks the assistant's words for others' masks; here it is plain."""
+
+    tags = {"generation"}  # noqa: RUF012  # jinja2's own declaration
+
+    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def compile_template(text: str) -> Template:
+    """Compile a chat template. Raises ``RefusedModel`` for one that is not Jinja."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    try:
+        return environment.from_string(text)
+    except TemplateError as problem:
+        raise RefusedModel(f"The chat template cannot be read: {problem}") from None
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().astimezone().strftime(form)

@@ -1,0 +1,1 @@
+"""Weights: loading, forest attention, adapters. The only layer below training that has torch."""
