@@ -1,0 +1,109 @@
+"""The database: one engine, two kinds of transaction, and the schema brought up to date.
+
+Invariants: a writer takes SQLite's write lock when it begins, so that it never fails half-way
+for having read first; a commit survives a power cut; a schema change happens in one
+transaction, by one process at a time.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from sintonia.errors import InsufficientStorage, ServerError, Unavailable
+
+BUSY_SECONDS = 10
+"""How long a transaction waits for another writer before it gives up."""
+MIGRATIONS = Path(__file__).with_name("migrations")
+
+
+class Database:
+    """Connections and transactions. Safe to use from many threads."""
+
+    def __init__(self, url: str) -> None:
+        connect_args = {"timeout": BUSY_SECONDS} if url.startswith("sqlite") else {}
+        self._engine = sa.create_engine(
+            url, connect_args=connect_args, pool_size=8, max_overflow=64, pool_pre_ping=True
+        )
+        self._writer = self._engine.execution_options(sintonia_write=True)
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _configure_sqlite)
+            sa.event.listen(self._engine, "begin", _begin_sqlite)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Open a transaction that sees one state of the database."""
+        with _as_ours(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """Open a transaction that commits when the block ends and rolls back when it raises.
+
+        Raises ``Unavailable`` when other writers hold the database for longer than
+        ``BUSY_SECONDS``, ``InsufficientStorage`` when the disk is full.
+        """
+        with _as_ours(), self._writer.begin() as connection:
+            yield connection
+
+    def migrate(self, lock_path: Path) -> None:
+        """Bring the schema up to date, by one process at a time, in one transaction."""
+        with lock_path.open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            config = Config()
+            config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+            config.set_main_option("path_separator", "os")
+            with self.write() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+def _configure_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where we say, DDL included
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={BUSY_SECONDS * 1000}",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    is_write = connection.get_execution_options().get("sintonia_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+
+
+@contextmanager
+def _as_ours() -> Iterator[None]:
+    """Turn the driver's errors that an operator can do something about into ours."""
+    try:
+        yield
+    except sa.exc.TimeoutError:
+        raise Unavailable("The database has too many users at once. Try again.") from None
+    except sa.exc.OperationalError as problem:
+        raise _translated(str(problem.orig)) from problem
+    except OSError as problem:
+        if problem.errno == errno.ENOSPC:
+            raise InsufficientStorage("The disk is full. Free some space.") from problem
+        raise
+
+
+def _translated(text: str) -> Exception:
+    if "locked" in text or "busy" in text:
+        return Unavailable("The database is busy with another writer. Try again.")
+    if "full" in text:
+        return InsufficientStorage("The disk that holds the database is full. Free some space.")
+    return ServerError("The database cannot be used. See the server's log for the reason.")

@@ -1,0 +1,41 @@
+"""The store of one home: database and file store, opened together."""
+
+from __future__ import annotations
+
+from sintonia.settings import Settings
+from sintonia.store.blobs import Blobs, Limits
+from sintonia.store.database import Database
+from sintonia.store.files import Files
+from sintonia.store.jobs import Jobs
+from sintonia.store.models import Models
+from sintonia.store.queue import Queue
+
+FOLDERS = ("models/base", "models/tuned", "runs", "cache", "logs")
+"""Folders of a home beside the database and the files."""
+
+
+class Store:
+    """The truth about files, jobs and models. Many processes may have it open at once."""
+
+    def __init__(self, database: Database, blobs: Blobs) -> None:
+        self._database = database
+        self.files = Files(database, blobs)
+        self.jobs = Jobs(database)
+        self.models = Models(database)
+        self.queue = Queue(database)
+        """The worker's side of the jobs."""
+
+    @classmethod
+    def open(cls, settings: Settings) -> Store:
+        """Open the store, making folders and tables that are missing."""
+        for folder in FOLDERS:
+            (settings.home / folder).mkdir(parents=True, exist_ok=True)
+        database = Database(settings.database)
+        database.migrate(settings.home / "migration.lock")
+        blobs = Blobs(settings.files, Limits(settings.max_file_bytes, settings.min_free_bytes))
+        blobs.prepare()
+        return cls(database, blobs)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._database.close()

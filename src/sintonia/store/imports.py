@@ -1,0 +1,94 @@
+"""What a trainer said, written into a job's history inside the caller's transaction.
+
+Invariant: a job has one metrics event and one checkpoint for a step, whatever was retried; the
+last import of a step wins and keeps its place in the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+import sqlalchemy as sa
+
+from sintonia import ids
+from sintonia.domain.jobs import EventType
+from sintonia.domain.models import checkpoint_name
+from sintonia.store.claims import (
+    CheckpointImport,
+    Claim,
+    EventImport,
+    ImportBatch,
+    StepImport,
+)
+from sintonia.store.jobs import insert_event
+from sintonia.store.tables import CHECKPOINTS, EVENTS
+
+
+def import_batch(connection: sa.Connection, claim: Claim, batch: ImportBatch) -> None:
+    """Write the records of a batch."""
+    for record in batch.records:
+        match record:
+            case StepImport():
+                _import_step(connection, claim.job.id, record)
+            case CheckpointImport():
+                _import_checkpoint(connection, claim, record)
+            case EventImport():
+                columns = {"level": record.level, "created_at": int(record.time)}
+                insert_event(connection, claim.job.id, record.message, **columns)
+            case _:
+                assert_never(record)
+    _drop_old_checkpoints(connection, claim.job.id, batch.keep_checkpoints)
+
+
+def step_message(data: Mapping[str, Any]) -> str:
+    """Return OpenAI's sentence for a step's metrics."""
+    parts = [f"Step {data['step']}/{data['total_steps']}: training loss={data['train_loss']:.2f}"]
+    if "valid_loss" in data:
+        parts.append(f"validation loss={data['valid_loss']:.2f}")
+    if "full_valid_loss" in data:
+        parts.append(f"full validation loss={data['full_valid_loss']:.2f}")
+    return ", ".join(parts)
+
+
+def _import_step(connection: sa.Connection, job_id: str, record: StepImport) -> None:
+    same = (EVENTS.c.job_id == job_id, EVENTS.c.step == record.step)
+    message, data = step_message(record.data), dict(record.data)
+    if connection.execute(EVENTS.update().where(*same).values(message=message, data=data)).rowcount:
+        return
+    insert_event(
+        connection,
+        job_id,
+        message,
+        data=data,
+        type=EventType.METRICS,
+        step=record.step,
+        created_at=int(record.time),
+    )
+
+
+def _import_checkpoint(connection: sa.Connection, claim: Claim, record: CheckpointImport) -> None:
+    assert claim.tuned_name is not None, "a job has its model's name before it runs"
+    same = (CHECKPOINTS.c.job_id == claim.job.id, CHECKPOINTS.c.step == record.step)
+    metrics = dict(record.metrics)
+    if connection.execute(CHECKPOINTS.update().where(*same).values(metrics=metrics)).rowcount:
+        return
+    name = checkpoint_name(claim.tuned_name, record.step)
+    row = {
+        "id": ids.new_id(ids.CHECKPOINT),
+        "job_id": claim.job.id,
+        "created_at": int(record.time),
+        "model": name,
+        "step": record.step,
+        "metrics": metrics,
+    }
+    connection.execute(CHECKPOINTS.insert().values(row))
+    message = f"Checkpoint created at step {record.step} with Snapshot ID: {name}"
+    insert_event(connection, claim.job.id, message, created_at=int(record.time))
+
+
+def _drop_old_checkpoints(connection: sa.Connection, job_id: str, keep: int) -> None:
+    of_job = CHECKPOINTS.c.job_id == job_id
+    newest = sa.select(CHECKPOINTS.c.step).where(of_job).order_by(CHECKPOINTS.c.step.desc())
+    kept = list(connection.scalars(newest.limit(keep)))
+    connection.execute(CHECKPOINTS.delete().where(of_job, CHECKPOINTS.c.step.not_in(kept)))

@@ -1,0 +1,297 @@
+"""Jobs as the worker sees them: claimed, led through their statuses, settled.
+
+Invariant: each write names the claim it belongs to, and changes nothing when another holds the
+job or the job has ended (``ClaimLost``). A claim is a row's owner and a lease that heartbeats
+renew; the attempt number tells one trainer from the next.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import time
+from typing import Any
+
+import sqlalchemy as sa
+
+from sintonia import failpoints
+from sintonia.domain.jobs import EventLevel, Job, JobError, JobEvent, JobStatus, check_transition
+from sintonia.store.claims import (
+    Admission,
+    Claim,
+    ClaimLost,
+    ImportBatch,
+    Lease,
+    Settlement,
+    Stage,
+)
+from sintonia.store.database import Database
+from sintonia.store.imports import import_batch
+from sintonia.store.jobs import ACTIVE, insert_event, read_job, select_jobs
+from sintonia.store.rows import file_values, job_of, model_values
+from sintonia.store.tables import CHECKPOINTS, EVENTS, FILES, JOBS, MODELS
+
+ENDED = tuple(status for status in JobStatus if status.is_terminal)
+
+_WORK = {
+    Stage.PREPARING: JOBS.c.status == JobStatus.VALIDATING_FILES,
+    Stage.RUNNING: JOBS.c.status.in_([JobStatus.QUEUED, JobStatus.RUNNING]),
+    Stage.STOPPING: sa.and_(JOBS.c.status.in_(ENDED), JOBS.c.handle.is_not(None)),
+}
+
+
+class Queue:
+    """The worker's side of one store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def claim(self, stage: Stage, owner: str, lease_seconds: float) -> Claim | None:
+        """Take the oldest job with work of this stage that nobody holds; ``None``: there is none.
+
+        ``owner`` names the worker; the claim's own owner adds a nonce to it.
+        """
+        now = time.time()
+        token = f"{owner}/{secrets.token_hex(8)}"
+        free = (
+            sa.select(JOBS.c.seq)
+            .where(_WORK[stage], JOBS.c.lease_expires_at <= now)
+            .order_by(JOBS.c.seq)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+        take = (
+            JOBS.update()
+            .where(JOBS.c.seq == free, JOBS.c.lease_expires_at <= now)
+            .values(owner=token, lease_expires_at=now + lease_seconds)
+            .returning(JOBS.c.id)
+        )
+        if not self._has_work(stage, now):
+            return None
+        with self._database.write() as connection:
+            job_id = connection.scalar(take)
+            if job_id is None:
+                return None
+            claim = _read_claim(connection, job_id, stage, lease_seconds)
+        failpoints.reach("claim")
+        return claim
+
+    def heartbeat(self, claim: Claim) -> bool:
+        """Renew the lease; ``False`` when the claim is lost or the job has ended."""
+        failpoints.reach("heartbeat")
+        with self._database.write() as connection:
+            lease_expires_at = time.time() + claim.lease_seconds
+            change = _held(claim).values(lease_expires_at=lease_expires_at)
+            return connection.execute(change).rowcount == 1
+
+    def is_held(self, claim: Claim) -> bool:
+        """Tell whether the claim still allows writing."""
+        with self._database.read() as connection:
+            return connection.scalar(sa.select(JOBS.c.seq).where(*_is_held(claim))) is not None
+
+    def release(self, claim: Claim, retry_after_seconds: float = 0) -> None:
+        """Give the job back, to be claimed again after some time. A lost claim is no error."""
+        change = JOBS.update().where(JOBS.c.id == claim.job.id, JOBS.c.owner == claim.owner)
+        values = {"owner": None, "lease_expires_at": time.time() + retry_after_seconds}
+        with self._database.write() as connection:
+            connection.execute(change.values(values))
+
+    def leases(self) -> list[Lease]:
+        """Return who holds which job."""
+        query = sa.select(JOBS.c.id, JOBS.c.owner).where(JOBS.c.owner.is_not(None))
+        with self._database.read() as connection:
+            return [Lease(row.id, row.owner) for row in connection.execute(query)]
+
+    def expire(self, lease: Lease) -> None:
+        """End a lease whose owner is known to be dead, so that the job can be claimed at once."""
+        change = JOBS.update().where(JOBS.c.id == lease.job_id, JOBS.c.owner == lease.owner)
+        with self._database.write() as connection:
+            connection.execute(change.values(owner=None, lease_expires_at=0))
+
+    def note(self, claim: Claim, message: str, level: EventLevel = EventLevel.INFO) -> None:
+        """Add an event, unless the job has one with this text already (work that is redone).
+
+        Raises ``ClaimLost``.
+        """
+        with self._database.write() as connection:
+            _change(connection, claim, {})
+            _note(connection, claim.job.id, message, level)
+
+    def add_event(
+        self, claim: Claim, message: str, level: EventLevel = EventLevel.INFO
+    ) -> JobEvent:
+        """Add an event. Raises ``ClaimLost``."""
+        with self._database.write() as connection:
+            _change(connection, claim, {})
+            return insert_event(connection, claim.job.id, message, level=level)
+
+    def admit(self, claim: Claim, admission: Admission) -> None:
+        """Move a prepared job to the queue and give the claim up. Raises ``ClaimLost``."""
+        values = dataclasses.asdict(admission) | {"owner": None, "lease_expires_at": 0}
+        with self._database.write() as connection:
+            _move(connection, claim, JobStatus.QUEUED, values)
+            message = "Files validated, moving job to queued state"
+            insert_event(connection, claim.job.id, message)
+
+    def start(self, claim: Claim) -> Claim:
+        """Move a queued job to running. Raises ``ClaimLost``."""
+        with self._database.write() as connection:
+            _move(connection, claim, JobStatus.RUNNING, {})
+            insert_event(connection, claim.job.id, "Fine-tuning job started")
+            return _renewed(connection, claim)
+
+    def start_attempt(self, claim: Claim) -> Claim:
+        """Count one more attempt; the old claim can write no more. Raises ``ClaimLost``."""
+        values = {"attempt": claim.attempt + 1, "handle": None, "import_offset": 0}
+        with self._database.write() as connection:
+            _change(connection, claim, values)
+            return _renewed(connection, dataclasses.replace(claim, attempt=claim.attempt + 1))
+
+    def set_handle(self, claim: Claim, handle: str) -> Claim:
+        """Remember the live trainer, so that another worker can adopt it. Raises ``ClaimLost``."""
+        with self._database.write() as connection:
+            _change(connection, claim, {"handle": handle})
+            return _renewed(connection, claim)
+
+    def import_records(self, claim: Claim, batch: ImportBatch) -> Claim:
+        """Store what a trainer said, and how far it was read, together. Raises ``ClaimLost``."""
+        values: dict[str, Any] = {"import_offset": batch.end_offset}
+        if batch.estimated_finish is not None:
+            values["estimated_finish"] = batch.estimated_finish
+        with self._database.write() as connection:
+            _change(connection, claim, values, JOBS.c.import_offset == claim.import_offset)
+            import_batch(connection, claim, batch)
+            failpoints.reach("import.commit")
+            return _renewed(connection, claim)
+
+    def count_failure(self, claim: Claim, newest_step: int) -> Claim:
+        """Note that an attempt ended badly with ``newest_step`` to resume from.
+
+        An attempt that got further than those before it does not count. Raises ``ClaimLost``.
+        """
+        has_progress = newest_step > claim.progress_step
+        values = {
+            "num_failures": 0 if has_progress else claim.num_failures + 1,
+            "progress_step": max(newest_step, claim.progress_step),
+            "handle": None,
+        }
+        with self._database.write() as connection:
+            _change(connection, claim, values)
+            return _renewed(connection, claim)
+
+    def settle(self, claim: Claim, settlement: Settlement) -> Job:
+        """Let a job succeed: models, result file, status and name at once. Raises ``ClaimLost``."""
+        job_id, model = claim.job.id, settlement.model
+        values = {
+            "fine_tuned_model": model.name,
+            "trained_tokens": settlement.trained_tokens,
+            "result_files": [settlement.result_file.id],
+        }
+        with self._database.write() as connection:
+            _finish(connection, claim, JobStatus.SUCCEEDED, values)
+            for registered in (model, *settlement.checkpoints.values()):
+                connection.execute(MODELS.insert().values(model_values(registered)))
+            connection.execute(FILES.insert().values(file_values(settlement.result_file)))
+            _keep_checkpoints(connection, job_id, settlement)
+            _note(connection, job_id, f"New fine-tuned model created: {model.name}")
+            insert_event(connection, job_id, "The job has successfully completed")
+            failpoints.reach("settle.commit")
+            return read_job(connection, job_id)
+
+    def fail(self, claim: Claim, error: JobError) -> Job:
+        """Let a job fail for good, with an event that says why. Raises ``ClaimLost``."""
+        job_id = claim.job.id
+        with self._database.write() as connection:
+            values = {"error": dataclasses.asdict(error)}
+            _finish(connection, claim, JobStatus.FAILED, values)
+            insert_event(connection, job_id, error.message, level=EventLevel.ERROR)
+            return read_job(connection, job_id)
+
+    def forget_handle(self, job_id: str, handle: str) -> None:
+        """Note that the trainer of a job that is over is gone too."""
+        change = JOBS.update().where(JOBS.c.id == job_id, JOBS.c.handle == handle)
+        with self._database.write() as connection:
+            connection.execute(change.values(handle=None, owner=None, lease_expires_at=0))
+
+    def _has_work(self, stage: Stage, now: float) -> bool:
+        """Look before taking the write lock: most polls find nothing."""
+        query = sa.select(JOBS.c.seq).where(_WORK[stage], JOBS.c.lease_expires_at <= now)
+        with self._database.read() as connection:
+            return connection.scalar(query.limit(1)) is not None
+
+
+def _is_held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
+    is_alive = JOBS.c.status.in_(ENDED if claim.stage is Stage.STOPPING else ACTIVE)
+    return (
+        JOBS.c.id == claim.job.id,
+        JOBS.c.owner == claim.owner,
+        JOBS.c.attempt == claim.attempt,
+        is_alive,
+    )
+
+
+def _held(claim: Claim) -> sa.Update:
+    return JOBS.update().where(*_is_held(claim))
+
+
+def _change(
+    connection: sa.Connection,
+    claim: Claim,
+    values: dict[str, Any],
+    *conditions: sa.ColumnElement[bool],
+) -> None:
+    """Change a job under its claim; without values, only check the claim and lock the row."""
+    change = _held(claim).where(*conditions).values(values or {"owner": claim.owner})
+    if connection.execute(change).rowcount != 1:
+        raise ClaimLost(claim.job.id)
+
+
+def _move(
+    connection: sa.Connection, claim: Claim, status: JobStatus, values: dict[str, Any]
+) -> None:
+    check_transition(claim.job.status, status)
+    is_as_claimed = JOBS.c.status == claim.job.status
+    _change(connection, claim, {"status": status, **values}, is_as_claimed)
+
+
+def _finish(
+    connection: sa.Connection, claim: Claim, status: JobStatus, values: dict[str, Any]
+) -> None:
+    """Move to a terminal status; a trainer that may be alive keeps its handle to be stopped by."""
+    ended = {"finished_at": int(time.time()), "estimated_finish": None}
+    _move(connection, claim, status, {**ended, **values})
+
+
+def _note(
+    connection: sa.Connection, job_id: str, message: str, level: EventLevel = EventLevel.INFO
+) -> None:
+    same = sa.select(EVENTS.c.seq).where(EVENTS.c.job_id == job_id, EVENTS.c.message == message)
+    if connection.scalar(same.limit(1)) is None:
+        insert_event(connection, job_id, message, level=level)
+
+
+def _keep_checkpoints(connection: sa.Connection, job_id: str, settlement: Settlement) -> None:
+    others = CHECKPOINTS.c.step.not_in(list(settlement.checkpoints))
+    connection.execute(CHECKPOINTS.delete().where(CHECKPOINTS.c.job_id == job_id, others))
+
+
+def _renewed(connection: sa.Connection, claim: Claim) -> Claim:
+    return _read_claim(connection, claim.job.id, claim.stage, claim.lease_seconds)
+
+
+def _read_claim(
+    connection: sa.Connection, job_id: str, stage: Stage, lease_seconds: float
+) -> Claim:
+    row = connection.execute(select_jobs().where(JOBS.c.id == job_id)).one()
+    return Claim(
+        job=job_of(row),
+        stage=stage,
+        owner=row.owner,
+        lease_seconds=lease_seconds,
+        attempt=row.attempt,
+        tuned_name=row.tuned_name,
+        import_offset=row.import_offset,
+        num_failures=row.num_failures,
+        progress_step=row.progress_step,
+    )
