@@ -1,0 +1,157 @@
+"""Rows encoded once and kept: flat arrays on disk, memory-mapped, found again by content.
+
+The cache's name is a hash of the data, the tokenizer with the template, and the rules of
+encoding, so a stale cache cannot be found. A cache folder is sealed; a torn one is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sintonia.data.forest import EncodedSequence, IntArray, count_tokens
+from sintonia.data.renderer import Renderer
+from sintonia.data.validate import iter_examples
+from sintonia.domain.examples import Example
+from sintonia.errors import InvalidData
+from sintonia.sealed import MANIFEST, seal
+
+_VERSION = 1
+_ARRAYS = ("tokens", "starts", "prompts", "weights", "rows", "row_tokens")
+
+
+@dataclass(frozen=True)
+class EncodingRules:
+    """What of a row becomes tokens."""
+
+    context_tokens: int
+    truncate: bool
+
+
+class Samples:
+    """The encoded rows of one file, memory-mapped. S sequences, R rows."""
+
+    def __init__(self, folder: Path) -> None:
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        self._tokens: NDArray[np.int32] = arrays["tokens"]
+        self._starts: IntArray = arrays["starts"]
+        self._prompts: IntArray = arrays["prompts"]
+        self._weights: NDArray[np.float32] = arrays["weights"]
+        self._rows: IntArray = arrays["rows"]
+        self.row_tokens_R: IntArray = arrays["row_tokens"]
+        """Tokens of each row, what its turns share counted once."""
+        self._first = np.searchsorted(self._rows, np.arange(len(self.row_tokens_R) + 1))
+
+    @property
+    def num_rows(self) -> int:
+        """R."""
+        return len(self.row_tokens_R)
+
+    def sequences_of(self, rows: Iterable[int]) -> list[EncodedSequence]:
+        """Return the sequences of ``rows`` (from 0), in their order."""
+        return [
+            self._sequence(number)
+            for row in rows
+            for number in range(self._first[row], self._first[row + 1])
+        ]
+
+    def _sequence(self, number: int) -> EncodedSequence:
+        tokens = self._tokens[self._starts[number] : self._starts[number + 1]]
+        return EncodedSequence(
+            tokens=np.asarray(tokens),
+            num_prompt_tokens=int(self._prompts[number]),
+            weight=float(self._weights[number]),
+            row=int(self._rows[number]),
+        )
+
+
+def load_samples(
+    path: Path, sha256: str, renderer: Renderer, rules: EncodingRules, cache: Path
+) -> Samples:
+    """Return the encoded rows of ``path``, from the cache when they were encoded before.
+
+    Raises ``InvalidData`` naming the row that does not fit the context or the template.
+    """
+    parts = (_VERSION, sha256, renderer.template_sha256, rules.context_tokens, rules.truncate)
+    folder = cache / hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+    if not (folder / MANIFEST).exists():
+        _encode_file(path, renderer, rules, folder)
+    return Samples(folder)
+
+
+def _encode_file(path: Path, renderer: Renderer, rules: EncodingRules, folder: Path) -> None:
+    work = folder.with_name(f"{folder.name}.{os.getpid()}.work")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    columns = _Columns(work / "tokens.bin")
+    for number, example in iter_examples(path):
+        columns.add_row(encode(number, example, renderer, rules))
+    columns.write(work)
+    seal(work, folder)
+
+
+def encode(
+    number: int, example: Example, renderer: Renderer, rules: EncodingRules
+) -> list[EncodedSequence]:
+    """Return the sequences of one example; ``number`` counts from 1 and is for messages.
+
+    Raises ``InvalidData`` for one that is longer than the context, unless it is to be cut and
+    something learned is left.
+    """
+    encoded = []
+    for sequence in renderer.sequences(example):
+        tokens = np.array([*sequence.prompt_ids, *sequence.answer_ids], dtype=np.int32)
+        if len(tokens) > rules.context_tokens and not rules.truncate:
+            raise InvalidData(
+                f"Example {number} has {len(tokens)} tokens; the model reads at most "
+                f"{rules.context_tokens}. Shorten it, or set `truncate`."
+            )
+        if len(sequence.prompt_ids) >= rules.context_tokens:
+            raise InvalidData(
+                f"Example {number}: everything that is learned lies past the "
+                f"{rules.context_tokens} tokens that the model reads. Shorten its prompt."
+            )
+        tokens = tokens[: rules.context_tokens]
+        weight = sequence.weight
+        encoded.append(EncodedSequence(tokens, len(sequence.prompt_ids), weight, number - 1))
+    return encoded
+
+
+class _Columns:
+    """Grows the arrays row by row; the tokens go straight to disk."""
+
+    def __init__(self, tokens_file: Path) -> None:
+        self._tokens_file = tokens_file
+        self._file = tokens_file.open("wb")
+        self._starts: list[int] = [0]
+        self._prompts: list[int] = []
+        self._weights: list[float] = []
+        self._rows: list[int] = []
+        self._row_tokens: list[int] = []
+
+    def add_row(self, sequences: list[EncodedSequence]) -> None:
+        for sequence in sequences:
+            self._file.write(sequence.tokens.tobytes())
+            self._starts.append(self._starts[-1] + len(sequence.tokens))
+            self._prompts.append(sequence.num_prompt_tokens)
+            self._weights.append(sequence.weight)
+            self._rows.append(len(self._row_tokens))
+        self._row_tokens.append(count_tokens(sequences))
+
+    def write(self, folder: Path) -> None:
+        self._file.close()
+        flat = np.memmap(self._tokens_file, dtype=np.int32, mode="r")
+        np.save(folder / "tokens.npy", flat)
+        self._tokens_file.unlink()
+        np.save(folder / "starts.npy", np.array(self._starts, np.int64))
+        np.save(folder / "prompts.npy", np.array(self._prompts, np.int64))
+        np.save(folder / "weights.npy", np.array(self._weights, np.float32))
+        np.save(folder / "rows.npy", np.array(self._rows, np.int64))
+        np.save(folder / "row_tokens.npy", np.array(self._row_tokens, np.int64))

@@ -1,0 +1,87 @@
+"""Loading a base for training, with a check that it follows a forest.
+
+Some families accept another attention function and do not call it, and their results would be
+wrong without a word. So a loaded model first answers a small forest of two branches, which must
+equal the separate sequences, with one attention call for each layer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from sintonia.data.forest import EncodedSequence, Forest, build_forest
+from sintonia.errors import RefusedModel
+from sintonia.models import attention
+
+_TOLERANCE = 1e-3
+"""Largest difference of logits that float32 may leave."""
+
+
+def load_base(folder: Path) -> PreTrainedModel:
+    """Return the model in ``folder`` in float32, attending along forests.
+
+    Raises ``RefusedModel`` for an architecture that transformers does not know or that does
+    not follow a forest.
+    """
+    attention.register()
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation=attention.NAME,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (ValueError, KeyError) as problem:
+        raise RefusedModel(f"{folder.name} cannot be loaded: {problem}") from None
+    model.eval()
+    check_follows_forest(model)
+    return model
+
+
+def check_follows_forest(model: PreTrainedModel) -> None:
+    """Raise ``RefusedModel`` unless a forest's logits equal the separate sequences'."""
+    window = getattr(model.config, "sliding_window", None) or 0
+    length = min(window, 64) + 6
+    numbers = np.random.default_rng(0)
+    vocabulary = model.config.get_text_config().vocab_size
+    stem = numbers.integers(0, vocabulary, length, dtype=np.int32)
+    branches = [numbers.integers(0, vocabulary, 3, dtype=np.int32) for _ in range(2)]
+    sequences = [
+        EncodedSequence(np.concatenate([stem, branch]), length, 1.0, 0) for branch in branches
+    ]
+    together, calls = _logits_by_sequence(model, build_forest(sequences))
+    if calls != model.config.get_text_config().num_hidden_layers:
+        raise RefusedModel(
+            f"{type(model).__name__} does not use the attention it is given; "
+            "it cannot be trained here."
+        )
+    for number, sequence in enumerate(sequences):
+        alone, _ = _logits_by_sequence(model, build_forest([sequence]))
+        difference = float((together[number] - alone[0]).abs().max())
+        if difference > _TOLERANCE:
+            raise RefusedModel(
+                f"{type(model).__name__} does not compute shared prefixes as it computes "
+                f"separate rows (logits differ by {difference:.2g}); it cannot be trained here."
+            )
+
+
+@torch.no_grad()
+def _logits_by_sequence(model: PreTrainedModel, forest: Forest) -> tuple[list[torch.Tensor], int]:
+    """Return the logits that predict each sequence's targets, and the calls of attention."""
+    pattern = attention.ForestOnDevice.of(forest, model.device)
+    logits = model(
+        input_ids=torch.from_numpy(forest.tokens_T)[None].to(model.device),
+        position_ids=pattern.positions_T[None],
+        use_cache=False,
+        forest=pattern,
+    ).logits[0]
+    rows = [forest.predict_from_N[forest.sequence_of_N == s] for s in range(forest.num_sequences)]
+    return [logits[torch.from_numpy(row)] for row in rows], pattern.calls

@@ -1,0 +1,64 @@
+"""The model that is trained, as objectives see it: forests in, log-probabilities out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from sintonia.data.forest import Forest
+from sintonia.models.attention import ForestOnDevice
+
+
+@dataclass(frozen=True)
+class TargetScores:
+    """What the model thinks of the N learned targets of a forest."""
+
+    log_probabilities_N: Tensor
+    is_likeliest_N: Tensor
+    """Whether the target is the token that the model would choose."""
+
+
+class Policy:
+    """A causal language model whose only business is scoring forests."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.model.device
+
+    def score(self, forest: Forest) -> TargetScores:
+        """Return the log-probability of each target. Only what is learned meets the vocabulary.
+
+        ``U`` positions predict the ``N`` targets: the model's own head sees each once. All
+        gathers are ``index_select``, whose backward adds in a fixed order (that of ``h[i]``
+        does not on a CPU, and resuming would not be exact).
+        """
+        places_U, which_N = torch.unique(
+            torch.from_numpy(forest.predict_from_N), return_inverse=True
+        )
+        which_N = which_N.to(self.device)
+        targets_N = torch.from_numpy(forest.targets_N).to(self.device)
+        logits_UV = self._logits(forest, places_U.to(self.device))
+        vocabulary = logits_UV.shape[1]
+        norm_N = torch.logsumexp(logits_UV, dim=1).index_select(0, which_N)
+        chosen_N = logits_UV.reshape(-1).index_select(0, which_N * vocabulary + targets_N)
+        likeliest_N = logits_UV.detach().argmax(dim=1).index_select(0, which_N)
+        return TargetScores(chosen_N - norm_N, likeliest_N == targets_N)
+
+    def _logits(self, forest: Forest, places_U: Tensor) -> Tensor:
+        pattern = ForestOnDevice.of(forest, self.device)
+        output = self.model(
+            input_ids=torch.from_numpy(forest.tokens_T)[None].to(self.device),
+            position_ids=pattern.positions_T[None],
+            logits_to_keep=places_U,
+            use_cache=False,
+            forest=pattern,
+        )
+        logits_UV: Tensor = output.logits[0].float()
+        return logits_UV

@@ -1,0 +1,1 @@
+"""One training loop: optimizer, checkpoints, resume, and the command that runs it."""

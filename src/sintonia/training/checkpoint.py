@@ -1,0 +1,122 @@
+"""Checkpoints: what a step leaves on disk, whole or not at all, and finding the newest good one.
+
+A checkpoint holds the adapter in PEFT's layout, the tokenizer and template it was trained with,
+the model card, and the optimizer's state. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from sintonia import failpoints
+from sintonia.errors import DamagedCheckpoint
+from sintonia.models import adapters
+from sintonia.models.policy import Policy
+from sintonia.runs.layout import RunFolder, step_folder_name, step_of
+from sintonia.runs.spec import TrainSpec
+from sintonia.sealed import read_json, seal, verify, write_json
+from sintonia.training import model_card
+from sintonia.training.optimizer import load_state_tensors, state_tensors
+from sintonia.training.reporter import Reporter
+
+STATE_TENSORS = "state.safetensors"
+STATE = "state.json"
+SNAPSHOTS_KEPT = 2
+
+
+@dataclass
+class Progress:
+    """Where the run stands; everything of the loop that is not in a tensor."""
+
+    step: int = 0
+    trained_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What a checkpoint saves and restores."""
+
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+
+
+class Checkpoints:
+    """Writes and finds the checkpoints of one run."""
+
+    def __init__(self, run: RunFolder, spec: TrainSpec) -> None:
+        self._run = run
+        self._spec = spec
+        for folder in (run.checkpoints, run.snapshots):
+            folder.mkdir(exist_ok=True)
+            for torn in folder.glob(".*.work"):
+                shutil.rmtree(torn)
+
+    def save_epoch(self, learner: Learner, metrics: Mapping[str, Any]) -> Path:
+        """Save the end of an epoch; the oldest beyond those kept go."""
+        final = self._save(self._run.checkpoints, learner, metrics)
+        _keep_newest(self._run.checkpoints, self._spec.keep_checkpoints)
+        _keep_newest(self._run.snapshots, 0)
+        return final
+
+    def save_snapshot(self, learner: Learner, metrics: Mapping[str, Any]) -> Path:
+        """Save a point to resume from."""
+        final = self._save(self._run.snapshots, learner, metrics)
+        _keep_newest(self._run.snapshots, SNAPSHOTS_KEPT)
+        return final
+
+    def resume(self, learner: Learner, reporter: Reporter) -> Mapping[str, Any]:
+        """Restore the newest good point; a damaged one is named and the one before it serves.
+
+        Returns the metrics of that step; empty when the run begins.
+        """
+        for folder in self._run.resume_points():
+            try:
+                verify(folder)
+                state = read_json(folder / STATE)
+                if state["run_id"] != self._spec.run_id:
+                    raise DamagedCheckpoint(f"{folder.name} belongs to {state['run_id']}.")
+            except DamagedCheckpoint as problem:
+                reporter.event(f"A checkpoint was damaged and is not used: {problem}", "warn")
+                continue
+            adapters.load(learner.policy.model, folder)
+            load_state_tensors(learner.optimizer, load_file(folder / STATE_TENSORS))
+            learner.progress.step = step_of(folder)
+            learner.progress.trained_tokens = state["trained_tokens"]
+            reporter.event(f"Training resumed after step {learner.progress.step}")
+            metrics: Mapping[str, Any] = state["metrics"]
+            if folder.parent == self._run.checkpoints:  # a kill may have come before it was told
+                reporter.checkpoint(learner.progress.step, f"checkpoints/{folder.name}", metrics)
+            return metrics
+        return {}
+
+    def _save(self, parent: Path, learner: Learner, metrics: Mapping[str, Any]) -> Path:
+        name = step_folder_name(learner.progress.step)
+        work = parent / f".{name}.{os.getpid()}.work"
+        work.mkdir()
+        failpoints.reach("checkpoint.open")
+        adapters.save(learner.policy.model, work, self._spec.lora, self._spec.base.name)
+        save_file(state_tensors(learner.optimizer), work / STATE_TENSORS)
+        failpoints.reach("checkpoint.write")
+        model_card.write(work, self._spec, learner.progress.step, metrics)
+        state = {
+            "run_id": self._spec.run_id,
+            "trained_tokens": learner.progress.trained_tokens,
+            "metrics": dict(metrics),
+        }
+        write_json(work / STATE, state)
+        seal(work, parent / name)
+        return parent / name
+
+
+def _keep_newest(folder: Path, number: int) -> None:
+    for old in sorted(folder.glob("step-*"), key=step_of, reverse=True)[number:]:
+        shutil.rmtree(old)

@@ -1,0 +1,73 @@
+"""Loss and token accuracy on validation rows, keeping no logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from sintonia.data.samples import Samples
+from sintonia.models.policy import Policy
+from sintonia.objectives.base import Objective
+
+_ROWS_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Means over the learned tokens of some rows."""
+
+    loss: float
+    metrics: dict[str, float]
+
+    def named(self, prefix: str) -> dict[str, float]:
+        """Return the means under OpenAI's names, such as ``valid_loss``."""
+        return {f"{prefix}_loss": self.loss} | {
+            f"{prefix}_{name}": value for name, value in self.metrics.items()
+        }
+
+
+class Totals:
+    """Adds up losses of micro-batches."""
+
+    def __init__(self) -> None:
+        self.loss = 0.0
+        self.count = 0.0
+        self._sums: dict[str, float] = {}
+
+    def add(self, loss: float, count: float, sums: Iterable[tuple[str, float]]) -> None:
+        """Add one micro-batch."""
+        self.loss += loss
+        self.count += count
+        for name, value in sums:
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def means(self) -> Measured:
+        """Return the means over everything added."""
+        metrics = {name: value / self.count for name, value in self._sums.items()}
+        return Measured(self.loss / self.count, metrics)
+
+
+@torch.no_grad()
+def evaluate(
+    policy: Policy,
+    objective: Objective,
+    samples: Samples,
+    rows: Iterable[int],
+    *,
+    max_tokens: int,
+    beat: Callable[[], None],
+) -> Measured:
+    """Return the means over ``rows``. ``beat`` is called after each micro-batch."""
+    totals = Totals()
+    for chunk in _chunks(list(rows)):
+        for forest in objective.batches(samples.sequences_of(chunk), max_tokens):
+            output = objective.loss(policy, forest)
+            totals.add(float(output.total), output.count, output.sums.items())
+            beat()
+    return totals.means()
+
+
+def _chunks(rows: list[int]) -> list[list[int]]:
+    return [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
