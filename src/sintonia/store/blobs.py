@@ -93,8 +93,8 @@ class Blobs:
         }
 
     def location(self, name: str) -> str:
-        """Return where a blob lies, for people to read."""
-        return self._path(name)
+        """Return where a blob lies, as an fsspec URL."""
+        return str(self._fs.unstrip_protocol(self._path(name)))
 
     def _write(self, path: str, chunks: Iterable[bytes]) -> Written:
         self._check_free_space()

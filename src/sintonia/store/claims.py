@@ -50,6 +50,13 @@ class Claim:
     progress_step: int
     """The newest step that an attempt could resume from when the last one ended."""
 
+    def failures_after(self, newest_step: int) -> int:
+        """Return how many failures there are in a row once this attempt ended badly.
+
+        An attempt that left a newer step to resume from than those before it starts anew.
+        """
+        return 0 if newest_step > self.progress_step else self.num_failures + 1
+
 
 @dataclass(frozen=True)
 class Lease:

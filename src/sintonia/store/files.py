@@ -132,7 +132,7 @@ class Files:
         return {name: size for name, size in blobs.items() if name not in known}
 
     def location(self, name: str) -> str:
-        """Return where the bytes of a file or an orphan lie, for people to read."""
+        """Return where the bytes of a file or an orphan lie, as an fsspec URL."""
         return self._blobs.location(name)
 
     def sweep(self, older_than_seconds: float) -> int:

@@ -33,6 +33,9 @@ from sintonia.store.tables import CHECKPOINTS, EVENTS, FILES, JOBS, MODELS
 
 ENDED = tuple(status for status in JobStatus if status.is_terminal)
 
+LAUNCHING = "launching"
+"""The handle of an attempt whose trainer may have been launched but is not known yet."""
+
 _WORK = {
     Stage.PREPARING: JOBS.c.status == JobStatus.VALIDATING_FILES,
     Stage.RUNNING: JOBS.c.status.in_([JobStatus.QUEUED, JobStatus.RUNNING]),
@@ -78,17 +81,33 @@ class Queue:
         return claim
 
     def heartbeat(self, claim: Claim) -> bool:
-        """Renew the lease; ``False`` when the claim is lost or the job has ended."""
+        """Renew the lease; ``False`` when the claim is lost or the job has ended.
+
+        Any attempt of the claim will do: the lease belongs to the owner.
+        """
         failpoints.reach("heartbeat")
+        change = JOBS.update().where(
+            JOBS.c.id == claim.job.id, JOBS.c.owner == claim.owner, JOBS.c.status.in_(ACTIVE)
+        )
         with self._database.write() as connection:
-            lease_expires_at = time.time() + claim.lease_seconds
-            change = _held(claim).values(lease_expires_at=lease_expires_at)
+            change = change.values(lease_expires_at=time.time() + claim.lease_seconds)
             return connection.execute(change).rowcount == 1
 
     def is_held(self, claim: Claim) -> bool:
         """Tell whether the claim still allows writing."""
         with self._database.read() as connection:
             return connection.scalar(sa.select(JOBS.c.seq).where(*_is_held(claim))) is not None
+
+    def refresh(self, claim: Claim) -> Claim:
+        """Return the claim with the job as it is now, whatever its holder did since.
+
+        Raises ``ClaimLost`` when another holds the job or it has ended.
+        """
+        with self._database.read() as connection:
+            current = _renewed(connection, claim)
+        if current.owner != claim.owner or current.job.status.is_terminal:
+            raise ClaimLost(claim.job.id)
+        return current
 
     def release(self, claim: Claim, retry_after_seconds: float = 0) -> None:
         """Give the job back, to be claimed again after some time. A lost claim is no error."""
@@ -109,14 +128,20 @@ class Queue:
         with self._database.write() as connection:
             connection.execute(change.values(owner=None, lease_expires_at=0))
 
-    def note(self, claim: Claim, message: str, level: EventLevel = EventLevel.INFO) -> None:
-        """Add an event, unless the job has one with this text already (work that is redone).
+    def note(self, claim: Claim, message: str, level: EventLevel = EventLevel.INFO) -> bool:
+        """Add an event unless the job has one with this text already (work that is redone).
 
-        Raises ``ClaimLost``.
+        Returns whether it was added. Raises ``ClaimLost``.
         """
+        same = sa.select(EVENTS.c.seq).where(
+            EVENTS.c.job_id == claim.job.id, EVENTS.c.message == message
+        )
         with self._database.write() as connection:
             _change(connection, claim, {})
-            _note(connection, claim.job.id, message, level)
+            if connection.scalar(same.limit(1)) is not None:
+                return False
+            insert_event(connection, claim.job.id, message, level=level)
+            return True
 
     def add_event(
         self, claim: Claim, message: str, level: EventLevel = EventLevel.INFO
@@ -142,10 +167,9 @@ class Queue:
             return _renewed(connection, claim)
 
     def start_attempt(self, claim: Claim) -> Claim:
-        """Count one more attempt; the old claim can write no more. Raises ``ClaimLost``."""
-        values = {"attempt": claim.attempt + 1, "handle": None, "import_offset": 0}
+        """Begin one more attempt; the old claim can write no more. Raises ``ClaimLost``."""
         with self._database.write() as connection:
-            _change(connection, claim, values)
+            _change(connection, claim, _next_attempt(claim))
             return _renewed(connection, dataclasses.replace(claim, attempt=claim.attempt + 1))
 
     def set_handle(self, claim: Claim, handle: str) -> Claim:
@@ -165,20 +189,19 @@ class Queue:
             failpoints.reach("import.commit")
             return _renewed(connection, claim)
 
-    def count_failure(self, claim: Claim, newest_step: int) -> Claim:
-        """Note that an attempt ended badly with ``newest_step`` to resume from.
+    def retry(self, claim: Claim, newest_step: int, message: str) -> Claim:
+        """Count a failure (see ``Claim.failures_after``) and start the next attempt.
 
-        An attempt that got further than those before it does not count. Raises ``ClaimLost``.
+        ``newest_step`` is where it resumes. Raises ``ClaimLost``.
         """
-        has_progress = newest_step > claim.progress_step
-        values = {
-            "num_failures": 0 if has_progress else claim.num_failures + 1,
+        values = _next_attempt(claim) | {
+            "num_failures": claim.failures_after(newest_step),
             "progress_step": max(newest_step, claim.progress_step),
-            "handle": None,
         }
         with self._database.write() as connection:
             _change(connection, claim, values)
-            return _renewed(connection, claim)
+            insert_event(connection, claim.job.id, message, level=EventLevel.WARN)
+            return _renewed(connection, dataclasses.replace(claim, attempt=claim.attempt + 1))
 
     def settle(self, claim: Claim, settlement: Settlement) -> Job:
         """Let a job succeed: models, result file, status and name at once. Raises ``ClaimLost``."""
@@ -194,7 +217,7 @@ class Queue:
                 connection.execute(MODELS.insert().values(model_values(registered)))
             connection.execute(FILES.insert().values(file_values(settlement.result_file)))
             _keep_checkpoints(connection, job_id, settlement)
-            _note(connection, job_id, f"New fine-tuned model created: {model.name}")
+            insert_event(connection, job_id, f"New fine-tuned model created: {model.name}")
             insert_event(connection, job_id, "The job has successfully completed")
             failpoints.reach("settle.commit")
             return read_job(connection, job_id)
@@ -219,6 +242,10 @@ class Queue:
         query = sa.select(JOBS.c.seq).where(_WORK[stage], JOBS.c.lease_expires_at <= now)
         with self._database.read() as connection:
             return connection.scalar(query.limit(1)) is not None
+
+
+def _next_attempt(claim: Claim) -> dict[str, Any]:
+    return {"attempt": claim.attempt + 1, "handle": LAUNCHING, "import_offset": 0}
 
 
 def _is_held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
@@ -259,16 +286,13 @@ def _finish(
     connection: sa.Connection, claim: Claim, status: JobStatus, values: dict[str, Any]
 ) -> None:
     """Move to a terminal status; a trainer that may be alive keeps its handle to be stopped by."""
-    ended = {"finished_at": int(time.time()), "estimated_finish": None}
+    ended = {
+        "finished_at": int(time.time()),
+        "estimated_finish": None,
+        "owner": None,
+        "lease_expires_at": 0,
+    }
     _move(connection, claim, status, {**ended, **values})
-
-
-def _note(
-    connection: sa.Connection, job_id: str, message: str, level: EventLevel = EventLevel.INFO
-) -> None:
-    same = sa.select(EVENTS.c.seq).where(EVENTS.c.job_id == job_id, EVENTS.c.message == message)
-    if connection.scalar(same.limit(1)) is None:
-        insert_event(connection, job_id, message, level=level)
 
 
 def _keep_checkpoints(connection: sa.Connection, job_id: str, settlement: Settlement) -> None:

@@ -1,0 +1,177 @@
+"""What a home's disk holds, and what of it can go.
+
+Invariant: nothing is called removable that a job, a model or a file still needs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import fsspec
+
+from sintonia.domain.jobs import Job
+from sintonia.domain.models import ModelKind
+from sintonia.settings import Settings
+from sintonia.store import Store
+
+YOUNG_SECONDS = 3600.0
+"""What is younger may belong to something that is being written right now."""
+PAGE_ITEMS = 1000
+
+
+class ItemKind(StrEnum):
+    """What something on the disk is."""
+
+    BASE = "base model"
+    TUNED = "tuned model"
+    FILE = "file"
+    ORPHAN = "orphaned file"
+    RUN = "run"
+    CACHE = "cache"
+    DOWNLOAD = "download"
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something on the disk."""
+
+    kind: ItemKind
+    name: str
+    path: str
+    """A path, or an fsspec URL."""
+    size_bytes: int
+    can_go: bool
+    why: str
+    """Why it can go, or why it has to stay."""
+
+
+def survey(settings: Settings, store: Store) -> list[Item]:
+    """Return everything of a home that takes space, by kind."""
+    jobs = _all_jobs(store)
+    return [
+        *_bases(settings),
+        *_tuned(settings, store, jobs),
+        *_files(store),
+        *_orphans(store),
+        *_runs(settings, jobs),
+        *_caches(settings, jobs),
+        *_downloads(settings),
+    ]
+
+
+def remove(items: Iterable[Item]) -> int:
+    """Remove those of ``items`` that can go; return how many bytes that freed."""
+    freed_bytes = 0
+    for item in items:
+        if not item.can_go:
+            continue
+        file_system, path = fsspec.core.url_to_fs(item.path)
+        if file_system.exists(path):
+            file_system.rm(path, recursive=True)
+            freed_bytes += item.size_bytes
+    return freed_bytes
+
+
+def _bases(settings: Settings) -> Iterator[Item]:
+    for folder in _children(settings.home / "models" / "base"):
+        yield _folder_item(ItemKind.BASE, folder, "", "tuned models and new jobs need it")
+
+
+def _tuned(settings: Settings, store: Store, jobs: dict[str, Job]) -> Iterator[Item]:
+    kinds = (ModelKind.TUNED, ModelKind.CHECKPOINT)
+    names = {model.folder: model.name for model in store.models.list(kinds=kinds)}
+    for folder in _children(settings.home / "models" / "tuned"):
+        job = jobs.get(_job_id_of(folder))
+        if str(folder) in names:
+            yield _folder_item(ItemKind.TUNED, folder, "", f"it is {names[str(folder)]}")
+        elif job is not None and not job.status.is_terminal:
+            yield _folder_item(ItemKind.TUNED, folder, "", "its job is being finished")
+        else:
+            yield _folder_item(ItemKind.TUNED, folder, "its model was deleted", "")
+
+
+def _files(store: Store) -> Iterator[Item]:
+    for file in store.files.list().items:
+        location = store.files.location(file.id)
+        name = f"{file.filename} ({file.id})"
+        why = "delete it with `sintonia files delete`"
+        yield Item(ItemKind.FILE, name, location, file.size_bytes, can_go=False, why=why)
+
+
+def _orphans(store: Store) -> Iterator[Item]:
+    for name, size_bytes in store.files.orphans(YOUNG_SECONDS).items():
+        location = store.files.location(name)
+        why = "an upload that was never finished"
+        yield Item(ItemKind.ORPHAN, name, location, size_bytes, can_go=True, why=why)
+
+
+def _runs(settings: Settings, jobs: dict[str, Job]) -> Iterator[Item]:
+    for folder in _children(settings.home / "runs"):
+        job = jobs.get(folder.name)
+        if job is None:
+            yield _folder_item(ItemKind.RUN, folder, "no job has this id", "")
+        elif job.status.is_terminal and job.handle is None:
+            yield _folder_item(ItemKind.RUN, folder, f"its job is over: {job.status}", "")
+        else:
+            yield _folder_item(ItemKind.RUN, folder, "", f"its job is not over: {job.status}")
+
+
+def _caches(settings: Settings, jobs: dict[str, Job]) -> Iterator[Item]:
+    is_used = any(not job.status.is_terminal for job in jobs.values())
+    for folder in _children(settings.home / "cache"):
+        removable = "" if is_used else "it is made again when it is needed"
+        yield _folder_item(ItemKind.CACHE, folder, removable, "a job that is not over may use it")
+
+
+def _downloads(settings: Settings) -> Iterator[Item]:
+    for path in _children(settings.home / "downloads"):
+        if path.suffix in {".lock", ".log"}:
+            continue
+        removable = "it was left behind" if _is_old(path) else ""
+        yield _folder_item(ItemKind.DOWNLOAD, path, removable, "it may be under way")
+
+
+def _folder_item(kind: ItemKind, path: Path, why_removable: str, why_needed: str) -> Item:
+    return Item(
+        kind=kind,
+        name=path.name,
+        path=str(path),
+        size_bytes=_size_bytes(path),
+        can_go=bool(why_removable),
+        why=why_removable or why_needed,
+    )
+
+
+def _all_jobs(store: Store) -> dict[str, Job]:
+    jobs: dict[str, Job] = {}
+    after = None
+    while True:
+        page = store.jobs.list(after=after, limit=PAGE_ITEMS)
+        jobs |= {job.id: job for job in page.items}
+        if not page.has_more:
+            return jobs
+        after = page.items[-1].id
+
+
+def _job_id_of(folder: Path) -> str:
+    """Return the job of ``ftjob-X``, ``ftjob-X-step-N`` or ``.ftjob-X.tmp``."""
+    return "-".join(folder.name.lstrip(".").removesuffix(".tmp").split("-")[:2])
+
+
+def _children(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _size_bytes(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _is_old(path: Path) -> bool:
+    newest = max((p.lstat().st_mtime for p in (path, *path.rglob("*"))), default=0.0)
+    return time.time() - newest > YOUNG_SECONDS

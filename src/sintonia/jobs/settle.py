@@ -1,0 +1,151 @@
+"""Turns a finished run into models that can be served, a result file and a succeeded job.
+
+Invariant: everything before the last transaction can be done again; the last transaction makes
+all of it visible at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sintonia import failpoints
+from sintonia.domain.files import FilePurpose
+from sintonia.domain.models import Model, ModelKind, checkpoint_name
+from sintonia.errors import DamagedCheckpoint
+from sintonia.jobs.context import WorkerContext
+from sintonia.runs.layout import step_folder_name
+from sintonia.runs.records import ExitRecord
+from sintonia.runs.spec import TrainSpec, read_spec
+from sintonia.sealed import MANIFEST, hash_file, seal, verify
+from sintonia.store import Claim
+from sintonia.store.claims import Settlement
+
+RESULT_NAME = "step_metrics.csv"
+RESULT_COLUMNS = {
+    "step": "step",
+    "train_loss": "train_loss",
+    "train_accuracy": "train_mean_token_accuracy",
+    "valid_loss": "valid_loss",
+    "valid_mean_token_accuracy": "valid_mean_token_accuracy",
+}
+"""OpenAI's columns of the result file and the metric behind each."""
+MAX_CHECKPOINTS = 1000
+
+_log = logging.getLogger(__name__)
+
+
+def settle(context: WorkerContext, claim: Claim, ended: ExitRecord) -> None:
+    """Let a job whose trainer succeeded succeed.
+
+    Raises ``DamagedCheckpoint`` when the final adapter is not what it was sealed as, and
+    ``ClaimLost``.
+    """
+    assert ended.model_folder is not None, "a trainer that succeeds names its result"
+    maker = _ModelMaker(context, claim, read_spec(context.run_folder(claim.job.id).spec))
+    model = maker.tuned(context.run_folder(claim.job.id).path / ended.model_folder)
+    failpoints.reach("settle.model")
+    checkpoints = maker.checkpoints()
+    table = result_table(context.store.jobs.metrics(claim.job.id))
+    result = context.store.files.stage(RESULT_NAME, FilePurpose.FINE_TUNE_RESULTS, [table])
+    failpoints.reach("settle.result")
+    settlement = Settlement(
+        model=model,
+        checkpoints=checkpoints,
+        result_file=result,
+        trained_tokens=ended.trained_tokens,
+    )
+    context.store.queue.settle(claim, settlement)
+
+
+def result_table(metrics: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return the result file: a row for each step, empty cells where nothing was measured."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(RESULT_COLUMNS)
+    for row in metrics:
+        writer.writerow([_cell(row.get(metric)) for metric in RESULT_COLUMNS.values()])
+    return text.getvalue().encode()
+
+
+def make_served_folder(source: Path, final: Path) -> str:
+    """Copy what serving needs of a sealed checkpoint; return the new manifest's sha256.
+
+    A folder that was made from the same checkpoint before is left as it is. Raises
+    ``DamagedCheckpoint`` when ``source`` does not match its manifest.
+    """
+    verify(source)
+    origin = hash_file(source / MANIFEST)
+    if _is_made_from(final, origin):
+        return hash_file(final / MANIFEST)
+    work = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.name != MANIFEST and not path.name.startswith("state."):
+            shutil.copyfile(path, work / path.name)
+    return seal(work, final, {"made_from": origin})
+
+
+@dataclass(frozen=True)
+class _ModelMaker:
+    """Makes the folders and records of one job's models."""
+
+    context: WorkerContext
+    claim: Claim
+    spec: TrainSpec
+
+    def tuned(self, source: Path) -> Model:
+        assert self.claim.tuned_name is not None, "a job has its model's name before it runs"
+        folder = self.context.tuned_folder / self.claim.job.id
+        return self._model(self.claim.tuned_name, ModelKind.TUNED, source, folder)
+
+    def checkpoints(self) -> dict[int, Model]:
+        """Make the models of the checkpoints that are listed, still there and whole."""
+        job_id = self.claim.job.id
+        run = self.context.run_folder(job_id)
+        made = {}
+        for row in self.context.store.jobs.checkpoints(job_id, limit=MAX_CHECKPOINTS).items:
+            assert self.claim.tuned_name is not None
+            name = checkpoint_name(self.claim.tuned_name, row.step)
+            source = run.checkpoints / step_folder_name(row.step)
+            folder = self.context.tuned_folder / f"{job_id}-step-{row.step}"
+            try:
+                made[row.step] = self._model(name, ModelKind.CHECKPOINT, source, folder)
+            except DamagedCheckpoint as problem:
+                _log.warning("checkpoint %s is left out: %s", name, problem)
+        return made
+
+    def _model(self, name: str, kind: ModelKind, source: Path, folder: Path) -> Model:
+        return Model(
+            name=name,
+            kind=kind,
+            created_at=int(time.time()),
+            owned_by=self.context.settings.organization,
+            base=self.spec.base,
+            folder=str(folder),
+            adapter_sha256=make_served_folder(source, folder),
+            job_id=self.claim.job.id,
+            parent=self.claim.job.draft.parent_model,
+        )
+
+
+def _is_made_from(folder: Path, origin: str) -> bool:
+    try:
+        return verify(folder).get("made_from") == origin
+    except DamagedCheckpoint:
+        return False
+
+
+def _cell(value: float | None) -> str:
+    """Return a number with five decimals at most, as OpenAI's files have it."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.5f}".rstrip("0").rstrip(".")
