@@ -1,0 +1,216 @@
+"""``finetune``: from a file to a tuned model in one command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.prompt import Prompt
+
+from sintonia import settings as settings_module
+from sintonia.cli.background import connect
+from sintonia.cli.client import Client, Json
+from sintonia.cli.data import refuse_bad_file
+from sintonia.cli.follow import follow
+from sintonia.cli.options import DEFAULT_MODEL, ModelOption, ServerOption
+from sintonia.cli.output import console, facts, print_note
+from sintonia.cli.progress import job_view
+from sintonia.errors import RemoteError, TrainerFailed
+
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C ended."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the command line asks for."""
+
+    training_file: Path
+    validation_file: Path | None
+    model: str
+    suffix: str | None
+    seed: int | None
+    hyperparameters: Mapping[str, Any]
+    """Only those that were given; the platform chooses the others."""
+
+    def request(self, training_id: str, validation_id: str | None) -> Json:
+        """Return the body of the request that creates the job."""
+        chosen: Json = {
+            "model": self.model,
+            "training_file": training_id,
+            "validation_file": validation_id,
+            "suffix": self.suffix,
+            "seed": self.seed,
+            "method": {
+                "type": "supervised",
+                "supervised": {"hyperparameters": dict(self.hyperparameters)},
+            },
+        }
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+FileArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="Training rows, JSONL.")
+]
+ValidOption = Annotated[
+    Path | None,
+    typer.Option("--valid", metavar="FILE", exists=True, dir_okay=False, help="Validation rows."),
+]
+
+
+def finetune(
+    file: FileArgument,
+    *,
+    valid: ValidOption = None,
+    model: ModelOption = DEFAULT_MODEL,
+    suffix: Annotated[str | None, typer.Option(help="Part of the tuned model's name.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the file, 1 to 50.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows per step, 1 to 256.")] = None,
+    learning_rate_multiplier: Annotated[
+        float | None, typer.Option(help="Scales the base model's own learning rate.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes the run repeatable.")] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "--no-follow", help="Create the job and return.")
+    ] = False,
+    server: ServerOption = None,
+) -> None:
+    """Tune a model on a file of examples and follow the job to its end."""
+    hyperparameters = {
+        "n_epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate_multiplier": learning_rate_multiplier,
+    }
+    given = {name: value for name, value in hyperparameters.items() if value is not None}
+    order = Order(file, valid, model, suffix, seed, given)
+    refuse_bad_file(file)
+    if valid is not None:
+        refuse_bad_file(valid, min_examples=1)
+    with connect(settings_module.load(), server) as client:
+        job = create_job(client, order)
+        screen = console()
+        screen.print(f"Job {job['id']} tunes {job['model']} on {file.name}.")
+        if detach:
+            screen.print(f"Follow it with `sintonia jobs follow {job['id']}`.")
+            return
+        follow_to_the_end(client, job["id"], screen)
+
+
+def create_job(client: Client, order: Order) -> Json:
+    """Upload the files and create the job; files of a refused job are deleted again."""
+    training_id = client.upload(order.training_file)["id"]
+    validation_id = None
+    try:
+        if order.validation_file is not None:
+            validation_id = client.upload(order.validation_file)["id"]
+        return client.create_job(order.request(training_id, validation_id))
+    except RemoteError:
+        client.delete_file(training_id)
+        if validation_id is not None:
+            client.delete_file(validation_id)
+        raise
+
+
+def follow_to_the_end(client: Client, job_id: str, screen: Console) -> None:
+    """Show a job until it ends and say how it ended; Ctrl-C asks what to do with it.
+
+    Raises ``TrainerFailed`` for a job that failed, ``typer.Exit`` for one that was cancelled
+    or left.
+    """
+    try:
+        with job_view(screen) as view:
+            job = follow(client, job_id, view)
+    except KeyboardInterrupt:
+        _interrupted(client, job_id, screen)
+        raise typer.Exit(INTERRUPTED) from None
+    conclude(client, job, screen)
+
+
+def conclude(client: Client, job: Mapping[str, Any], screen: Console) -> None:
+    """Say how a job ended. Raises like :func:`follow_to_the_end`."""
+    if job["status"] == "failed":
+        raise TrainerFailed(why_failed(job))
+    if job["status"] == "cancelled":
+        screen.print(f"Job {job['id']} was cancelled.")
+        raise typer.Exit(1)
+    name = job["fine_tuned_model"]
+    screen.print()
+    screen.print("Tuned model: ", style="bold", end="")
+    screen.print(name, style="bold green", soft_wrap=True)
+    screen.print(facts(_results(client, job)))
+    screen.print(how_to_use(client.url, name), soft_wrap=True)
+
+
+def how_to_use(url: str, model: str) -> str:
+    """Return the ways to ask a model."""
+    return (
+        f"\nTalk to it:      sintonia chat {model}\n"
+        f"Serve it:        sintonia serve\n"
+        f'From Python:     client = OpenAI(base_url="{url}/v1", api_key="none")\n'
+        f'                 client.chat.completions.create(model="{model}", messages=[...])'
+    )
+
+
+def _results(client: Client, job: Mapping[str, Any]) -> list[tuple[str, object]]:
+    chosen = job.get("hyperparameters") or {}
+    metrics = _last_metrics(client, job["id"])
+    return [
+        ("epochs", chosen.get("n_epochs")),
+        ("batch size", chosen.get("batch_size")),
+        ("learning rate multiplier", chosen.get("learning_rate_multiplier")),
+        ("trained tokens", job.get("trained_tokens")),
+        ("training loss", _rounded(metrics.get("train_loss"))),
+        ("validation loss", _rounded(metrics.get("full_valid_loss", metrics.get("valid_loss")))),
+        (
+            "validation token accuracy",
+            _rounded(
+                metrics.get(
+                    "full_valid_mean_token_accuracy", metrics.get("valid_mean_token_accuracy")
+                )
+            ),
+        ),
+    ]
+
+
+def _last_metrics(client: Client, job_id: str) -> Mapping[str, Any]:
+    for event in client.events(job_id):
+        if event.get("type") == "metrics" and event.get("data"):
+            return dict(event["data"])
+    return {}
+
+
+def _rounded(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f}"
+
+
+def why_failed(job: Mapping[str, Any]) -> str:
+    """Return how a job ended that did not succeed, why, and where to look."""
+    error = job.get("error") or {}
+    code = error.get("code") or "server_error"
+    message = error.get("message") or "the server gave no reason."
+    return (
+        f"Job {job['id']} failed ({code}): {message}\nMore is in `sintonia jobs logs {job['id']}`."
+    )
+
+
+def _interrupted(client: Client, job_id: str, screen: Console) -> None:
+    if sys.stdin.isatty():
+        answer = Prompt.ask(
+            f"\nCancel {job_id}, or leave it running?",
+            choices=["cancel", "leave"],
+            default="leave",
+            console=screen,
+        )
+        if answer == "cancel":
+            client.cancel_job(job_id)
+            screen.print(f"Job {job_id} is cancelled.")
+            return
+    print_note(
+        f"Job {job_id} goes on. Follow it with `sintonia jobs follow {job_id}`, "
+        f"end it with `sintonia jobs cancel {job_id}`."
+    )

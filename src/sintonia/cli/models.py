@@ -1,0 +1,107 @@
+"""``models``: base models of the home and tuned models of a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from sintonia import settings as settings_module
+from sintonia.bases.library import Library
+from sintonia.cli.background import connect
+from sintonia.cli.client import Json
+from sintonia.cli.library import fetch_with_bar, open_library
+from sintonia.cli.options import ServerOption
+from sintonia.cli.output import console, moment, table
+
+app = typer.Typer(help="List, fetch, add and delete models.", no_args_is_help=True)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Model.")]
+
+
+@app.command("list")
+def list_models(server: ServerOption = None) -> None:
+    """List base models, here or to be fetched, tuned models and aliases."""
+    settings = settings_module.load()
+    library = open_library(settings)
+    with connect(settings, server) as client:
+        served = client.models()
+    screen = console()
+    if server is None:
+        screen.print(bases_table(library))
+    screen.print(served_table(served, {base.ref.name for base in library.installed()}))
+    if server is None:
+        screen.print(aliases_table(library))
+
+
+@app.command()
+def pull(name: NameArgument) -> None:
+    """Fetch a base model of the catalog, unless it is there."""
+    library = open_library(settings_module.load())
+    base = fetch_with_bar(library, library.catalog.resolve(name).base, console())
+    console().print(
+        f"{base.ref.name} is ready ({base.facts.license}, {base.facts.context_tokens:,} tokens)."
+    )
+
+
+@app.command()
+def add(
+    name: NameArgument,
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", exists=True, file_okay=False, help="Hugging Face folder."),
+    ],
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="NAME", help="Base model of a PEFT adapter in FOLDER."),
+    ] = None,
+) -> None:
+    """Copy a model in: a folder with safetensors, or a PEFT adapter with --base."""
+    library = open_library(settings_module.load())
+    if base is None:
+        added = library.add(name, folder)
+        console().print(f"{added.ref.name} is added ({added.facts.context_tokens:,} tokens).")
+        return
+    library.add_adapter(name, folder, library.catalog.resolve(base).base)
+    console().print(f"{name} is added. Talk to it with `sintonia chat {name}`.")
+
+
+@app.command()
+def delete(name: NameArgument, server: ServerOption = None) -> None:
+    """Delete a tuned model."""
+    with connect(settings_module.load(), server) as client:
+        client.delete_model(name)
+    console().print(f"Model {name} is deleted.")
+
+
+def bases_table(library: Library) -> Table:
+    """Return base models, installed ones first."""
+    installed = {base.ref.name: base for base in library.installed()}
+    rows: list[tuple[object, ...]] = [
+        (name, "here", base.facts.license, f"{base.facts.context_tokens:,}")
+        for name, base in installed.items()
+    ]
+    rows += [
+        (name, "`sintonia models pull`", entry.license, f"{entry.context_tokens:,}")
+        for name, entry in library.catalog.entries.items()
+        if name not in installed
+    ]
+    return table(("Base model", "State", "Licence", "Context"), rows)
+
+
+def served_table(models: list[Json], bases: set[str]) -> Table:
+    """Return the models that a server answers for, without the bases of the other table."""
+    rows = (
+        (model["id"], model["owned_by"], moment(model["created"]))
+        for model in models
+        if model["id"] not in bases
+    )
+    return table(("Model", "Owner", "Created"), rows)
+
+
+def aliases_table(library: Library) -> Table:
+    """Return the names that stand for others."""
+    rows = ((alias.pattern, alias.target) for alias in library.catalog.aliases)
+    return table(("Alias", "Stands for"), rows)
