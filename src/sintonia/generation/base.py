@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from sintonia.errors import InvalidValue
+
 
 @dataclass(frozen=True)
 class ModelRef:
@@ -39,6 +41,16 @@ class GenerationRequest:
     model: ModelRef
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams
+
+
+def check_request(request: GenerationRequest) -> None:
+    """Refuse what no engine can continue. Raises ``InvalidValue``."""
+    if not request.prompt_ids:
+        raise InvalidValue("The prompt has 0 tokens: at least 1 is needed. Send some text.")
+    if request.sampling.max_tokens < 1:
+        raise InvalidValue(
+            f"max_tokens {request.sampling.max_tokens}: must be at least 1. Ask for a token."
+        )
 
 
 class FinishReason(StrEnum):

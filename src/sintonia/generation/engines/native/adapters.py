@@ -1,0 +1,105 @@
+"""Reading adapters in PEFT's layout.
+
+Invariant: an adapter that asks for anything that is not a plain LoRA over linear layers is
+refused with the reason, never served in part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, float32
+
+from sintonia.errors import RefusedModel
+from sintonia.generation.engines.native.linear import Adapter, LowRank
+from sintonia.runs import layout
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+_UNSERVED = (
+    "alpha_pattern",
+    "layer_replication",
+    "lora_bias",
+    "modules_to_save",
+    "rank_pattern",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_dora",
+    "use_qalora",
+)
+_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
+"""Other initialisations change the base's tensors: over a shared base the adapter is wrong."""
+
+
+def load_adapter(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> Adapter:
+    """Read the adapter in ``folder`` for a base whose linear layers have ``shapes`` [out, in].
+
+    Raises ``RefusedModel`` when it is not whole, not plain or not for this base, and
+    ``DamagedCheckpoint`` when its files are not what its manifest promises.
+    """
+    if (folder / layout.MANIFEST).is_file():
+        layout.verify(folder)
+    try:
+        config = layout.read_json(folder / CONFIG)
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as problem:
+        raise _refused(folder, f"it cannot be read ({type(problem).__name__})") from None
+    scale = _scale(folder, config)
+    paths = [_module_path(folder, key) for key in tensors]
+    modules = {path: _low_rank(folder, path, tensors, scale) for path in dict.fromkeys(paths)}
+    for path, module in modules.items():
+        _check_shape(folder, path, module, shapes)
+    return Adapter(modules)
+
+
+def _scale(folder: Path, config: Mapping[str, Any]) -> float:
+    """Return what the product of the matrices is multiplied by; refuse what is not plain LoRA."""
+    if config.get("peft_type") != "LORA":
+        raise _refused(folder, f"its kind is {config.get('peft_type')!r}, not 'LORA'")
+    wanted = [name for name in _UNSERVED if config.get(name)]
+    if wanted or config.get("bias", "none") != "none":
+        raise _refused(folder, f"it sets {', '.join(wanted) or 'bias'}, which is not served")
+    if config.get("init_lora_weights", True) not in _PLAIN_STARTS:
+        raise _refused(
+            folder, f"it began as {config['init_lora_weights']!r}, which alters the base"
+        )
+    rank, alpha = config["r"], config["lora_alpha"]
+    return float(alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank)
+
+
+def _module_path(folder: Path, key: str) -> str:
+    """Return the path of the base's module that the tensor ``key`` belongs to."""
+    for ending in (_DOWN, _UP):
+        if key.startswith(_PREFIX) and key.endswith(ending):
+            return key.removeprefix(_PREFIX).removesuffix(ending)
+    raise _refused(folder, f"its tensor {key!r} is none of a LoRA over linear layers")
+
+
+def _low_rank(folder: Path, path: str, tensors: Mapping[str, Tensor], scale: float) -> LowRank:
+    down, up = tensors.get(f"{_PREFIX}{path}{_DOWN}"), tensors.get(f"{_PREFIX}{path}{_UP}")
+    if down is None or up is None:
+        raise _refused(folder, f"one of the two matrices of {path} is missing")
+    if down.dim() != 2 or up.dim() != 2 or down.shape[0] != up.shape[1]:
+        raise _refused(folder, f"the matrices of {path} do not fit each other")
+    return LowRank(down=down.to(float32).t(), up=(up.to(float32) * scale).t())
+
+
+def _check_shape(
+    folder: Path, path: str, module: LowRank, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    own = (module.up.shape[1], module.down.shape[0])
+    if shapes.get(path) != own:
+        raise _refused(folder, f"its base has no linear layer {path} of shape {own}")
+
+
+def _refused(folder: Path, reason: str) -> RefusedModel:
+    return RefusedModel(
+        f"Adapter {folder.name}: {reason}. Use a plain LoRA adapter in PEFT's layout."
+    )

@@ -1,0 +1,125 @@
+"""One base model in memory and the forward call over many sequences at once.
+
+Invariant: the new tokens of all sequences lie side by side in one row; positions, caches and
+adapters are each sequence's own. One forward call at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from sintonia.generation.engines.native.attention import BATCH_KEYWORD, Batch, Segment
+from sintonia.generation.engines.native.cache import SequenceCache
+from sintonia.generation.engines.native.linear import (
+    Adapter,
+    AdapterRows,
+    AdapterSwitch,
+    ServedLinear,
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one sequence wants computed: its next tokens after ``past`` cached ones."""
+
+    token_ids: Sequence[int]
+    past: int
+    cache: SequenceCache
+    adapter: Adapter | None = None
+
+
+@dataclass
+class Runner:
+    """A base, ready to serve."""
+
+    model: PreTrainedModel
+    switch: AdapterSwitch
+    linears: dict[str, ServedLinear]
+    context_tokens: int
+    vocabulary_size: int
+    num_layers: int
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes [out, in] of the layers that adapters can change, by path."""
+        return {path: linear.shape for path, linear in self.linears.items()}
+
+    def forward(self, works: Sequence[Work]) -> Tensor:
+        """Compute ``works``; return the logits [N, V] after the last token of each, in order.
+
+        Raises ``RuntimeError`` when a layer did not call the attention function.
+        """
+        order = sorted(range(len(works)), key=lambda index: _place(works[index]))
+        ordered = [works[index] for index in order]
+        batch = Batch(_segments(ordered))
+        self.switch.rows = _adapter_rows(batch.segments, ordered)
+        self.switch.head_rows = _head_rows(ordered)
+        try:
+            logits: Tensor = self.model(**_inputs(ordered, batch)).logits[0]
+        finally:
+            self.switch.rows = self.switch.head_rows = ()
+        if len(batch.layers_seen) != self.num_layers:
+            raise RuntimeError(
+                f"{len(batch.layers_seen)} of {self.num_layers} layers followed the batch"
+            )
+        place_of = torch.empty(len(order), dtype=torch.long)
+        place_of[torch.tensor(order)] = torch.arange(len(order))
+        return logits[place_of]
+
+
+def _place(work: Work) -> tuple[bool, int]:
+    """Order single tokens before chunks and equal adapters side by side."""
+    return len(work.token_ids) > 1, id(work.adapter) if work.adapter else 0
+
+
+def _segments(works: Sequence[Work]) -> list[Segment]:
+    segments, start = [], 0
+    for work in works:
+        stop = start + len(work.token_ids)
+        segments.append(Segment(start, stop, work.past, work.cache))
+        start = stop
+    return segments
+
+
+def _inputs(works: Sequence[Work], batch: Batch) -> dict[str, Any]:
+    """Return the model's keyword arguments; only the last row of each meets the vocabulary."""
+    token_ids = [token_id for work in works for token_id in work.token_ids]
+    positions = [work.past + i for work in works for i in range(len(work.token_ids))]
+    return {
+        "input_ids": torch.tensor([token_ids]),
+        "position_ids": torch.tensor([positions]),
+        "logits_to_keep": torch.tensor([segment.stop - 1 for segment in batch.segments]),
+        "use_cache": False,
+        BATCH_KEYWORD: batch,
+    }
+
+
+def _adapter_rows(segments: Sequence[Segment], works: Sequence[Work]) -> list[AdapterRows]:
+    """Return who serves which rows: neighbouring single rows of one adapter are taken together."""
+    pairs = list(zip(segments, works, strict=True))
+    singles = [pair for pair in pairs if len(pair[1].token_ids) == 1]
+    chunks = [pair for pair in pairs if len(pair[1].token_ids) > 1]
+    rows = []
+    for _, group in groupby(singles, key=lambda pair: id(pair[1].adapter)):
+        members = list(group)
+        adapter = members[0][1].adapter
+        if adapter is not None:
+            rows.append(AdapterRows(members[0][0].start, members[-1][0].stop, adapter, single=True))
+    for segment, work in chunks:
+        if work.adapter is not None:
+            rows.append(AdapterRows(segment.start, segment.stop, work.adapter, single=False))
+    return rows
+
+
+def _head_rows(works: Sequence[Work]) -> list[AdapterRows]:
+    """Return the same for the output head, which sees one row of each sequence."""
+    segments = [Segment(i, i + 1, work.past, work.cache) for i, work in enumerate(works)]
+    lasts = [Work(work.token_ids[-1:], work.past, work.cache, work.adapter) for work in works]
+    return _adapter_rows(segments, lasts)
