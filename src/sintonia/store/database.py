@@ -20,7 +20,7 @@ from alembic.config import Config
 
 from sintonia.errors import InsufficientStorage, ServerError, Unavailable
 
-BUSY_SECONDS = 10
+BUSY_SECONDS = 10.0
 """How long a transaction waits for another writer before it gives up."""
 MIGRATIONS = Path(__file__).with_name("migrations")
 
@@ -28,8 +28,8 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 class Database:
     """Connections and transactions. Safe to use from many threads."""
 
-    def __init__(self, url: str) -> None:
-        connect_args = {"timeout": BUSY_SECONDS} if url.startswith("sqlite") else {}
+    def __init__(self, url: str, *, busy_seconds: float = BUSY_SECONDS) -> None:
+        connect_args = {"timeout": busy_seconds} if url.startswith("sqlite") else {}
         self._engine = sa.create_engine(
             url, connect_args=connect_args, pool_size=8, max_overflow=64, pool_pre_ping=True
         )
@@ -49,7 +49,7 @@ class Database:
         """Open a transaction that commits when the block ends and rolls back when it raises.
 
         Raises ``Unavailable`` when other writers hold the database for longer than
-        ``BUSY_SECONDS``, ``InsufficientStorage`` when the disk is full.
+        ``busy_seconds``, ``InsufficientStorage`` when the disk is full.
         """
         with _as_ours(), self._writer.begin() as connection:
             yield connection
@@ -76,7 +76,6 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
-        f"busy_timeout={BUSY_SECONDS * 1000}",
     ):
         connection.execute(f"PRAGMA {pragma}").close()
 

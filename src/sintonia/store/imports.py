@@ -21,7 +21,7 @@ from sintonia.store.claims import (
     ImportBatch,
     StepImport,
 )
-from sintonia.store.jobs import insert_event
+from sintonia.store.jobs import has_event, insert_event
 from sintonia.store.tables import CHECKPOINTS, EVENTS
 
 
@@ -34,8 +34,7 @@ def import_batch(connection: sa.Connection, claim: Claim, batch: ImportBatch) ->
             case CheckpointImport():
                 _import_checkpoint(connection, claim, record)
             case EventImport():
-                columns = {"level": record.level, "created_at": int(record.time)}
-                insert_event(connection, claim.job.id, record.message, **columns)
+                _import_event(connection, claim.job.id, record)
             case _:
                 assert_never(record)
     _drop_old_checkpoints(connection, claim.job.id, batch.keep_checkpoints)
@@ -85,6 +84,13 @@ def _import_checkpoint(connection: sa.Connection, claim: Claim, record: Checkpoi
     connection.execute(CHECKPOINTS.insert().values(row))
     message = f"Checkpoint created at step {record.step} with Snapshot ID: {name}"
     insert_event(connection, claim.job.id, message, created_at=int(record.time))
+
+
+def _import_event(connection: sa.Connection, job_id: str, record: EventImport) -> None:
+    """Add what a trainer said, once: attempts repeat themselves."""
+    if not has_event(connection, job_id, record.message):
+        columns = {"level": record.level, "created_at": int(record.time)}
+        insert_event(connection, job_id, record.message, **columns)
 
 
 def _drop_old_checkpoints(connection: sa.Connection, job_id: str, keep: int) -> None:

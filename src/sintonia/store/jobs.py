@@ -187,6 +187,12 @@ def insert_event(connection: sa.Connection, job_id: str, message: str, **columns
     return JobEvent(**{name: value for name, value in row.items() if name != "step"})
 
 
+def has_event(connection: sa.Connection, job_id: str, message: str) -> bool:
+    """Tell whether a job's history has this text already."""
+    same = sa.select(EVENTS.c.seq).where(EVENTS.c.job_id == job_id, EVENTS.c.message == message)
+    return connection.scalar(same.limit(1)) is not None
+
+
 def _require(connection: sa.Connection, job_id: str) -> None:
     if connection.scalar(sa.select(JOBS.c.seq).where(JOBS.c.id == job_id)) is None:
         raise JobNotFound(job_id)

@@ -27,9 +27,9 @@ from sintonia.store.claims import (
 )
 from sintonia.store.database import Database
 from sintonia.store.imports import import_batch
-from sintonia.store.jobs import ACTIVE, insert_event, read_job, select_jobs
+from sintonia.store.jobs import ACTIVE, has_event, insert_event, read_job, select_jobs
 from sintonia.store.rows import file_values, job_of, model_values
-from sintonia.store.tables import CHECKPOINTS, EVENTS, FILES, JOBS, MODELS
+from sintonia.store.tables import CHECKPOINTS, FILES, JOBS, MODELS
 
 ENDED = tuple(status for status in JobStatus if status.is_terminal)
 
@@ -133,12 +133,9 @@ class Queue:
 
         Returns whether it was added. Raises ``ClaimLost``.
         """
-        same = sa.select(EVENTS.c.seq).where(
-            EVENTS.c.job_id == claim.job.id, EVENTS.c.message == message
-        )
         with self._database.write() as connection:
             _change(connection, claim, {})
-            if connection.scalar(same.limit(1)) is not None:
+            if has_event(connection, claim.job.id, message):
                 return False
             insert_event(connection, claim.job.id, message, level=level)
             return True

@@ -1,0 +1,89 @@
+"""Transactions and migrations, on real SQLite files."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from sintonia import settings
+from sintonia.domain.jobs import JobDraft
+from sintonia.errors import Unavailable
+from sintonia.store import Store
+from sintonia.store.database import Database
+from sintonia.store.tables import METADATA
+
+
+def migrated(folder: Path) -> Database:
+    database = Database(f"sqlite:///{folder / 'test.db'}", busy_seconds=0.2)
+    database.migrate(folder / "lock")
+    return database
+
+
+def test_migrations_from_empty_give_the_tables_of_the_code(tmp_path):
+    database = migrated(tmp_path)
+    with database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, METADATA) == []
+    database.close()
+
+
+def test_a_store_that_is_opened_again_keeps_its_jobs(tmp_path):
+    given = settings.load({}, home=str(tmp_path))
+    store = Store.open(given)
+    job = store.jobs.create(JobDraft(model="m", base_model="m", training_file="file-x"))
+    store.close()
+    again = Store.open(given)
+    assert again.jobs.get(job.id) == job
+    again.close()
+
+
+def test_many_processes_may_open_a_new_home_at_once(tmp_path):
+    script = (
+        "from sintonia import settings\nfrom sintonia.store import Store\n"
+        "Store.open(settings.load()).close()\n"
+    )
+    openers = [
+        subprocess.Popen([sys.executable, "-c", script], env={"SINTONIA_HOME": str(tmp_path)})
+        for _ in range(3)
+    ]
+    assert [opener.wait(60) for opener in openers] == [0, 0, 0]
+
+
+def test_a_schema_change_that_fails_half_way_leaves_nothing(tmp_path):
+    database = migrated(tmp_path)
+    with pytest.raises(RuntimeError), database.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE half (x INTEGER)")
+        raise RuntimeError
+    with database.read() as connection:
+        assert "half" not in sa.inspect(connection).get_table_names()
+    database.close()
+
+
+def test_a_writer_that_waits_too_long_is_told_to_come_back(tmp_path):
+    database = migrated(tmp_path)
+    other = sqlite3.connect(tmp_path / "test.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(Unavailable) as caught, database.write():
+        pass
+    assert caught.value.retry_after_seconds > 0
+    other.execute("ROLLBACK")
+    with database.write() as connection:
+        connection.exec_driver_sql("DELETE FROM files")
+    other.close()
+    database.close()
+
+
+def test_readers_go_on_while_somebody_writes(tmp_path):
+    database = migrated(tmp_path)
+    with database.write() as writer:
+        writer.exec_driver_sql("DELETE FROM files")
+        with database.read() as reader:
+            assert reader.exec_driver_sql("SELECT count(*) FROM files").scalar() == 0
+    database.close()
