@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,18 +17,23 @@ LOG = "logs/cli.log"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 for an error, 2 for wrong usage."""
+    return guarded(lambda: app(args=arguments, prog_name="sintonia"))
+
+
+def guarded(command: Callable[[], object]) -> int:
+    """Run ``command``; whatever it raises is told in words and becomes an exit code."""
     try:
-        app(args=arguments, prog_name="sintonia")
+        command()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except SintoniaError as error:
         print_error(error)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of a pipe has left: nothing can be said any more
     except OSError as problem:
         print_error(SintoniaError(_in_words(problem)))
     except Exception as fault:  # noqa: BLE001 - the one place where a fault of ours meets the user
         _tell_of_fault(fault)
+    else:
+        return 0
     return 1
 
 

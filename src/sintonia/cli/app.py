@@ -6,7 +6,7 @@ import platform
 
 import typer
 
-from sintonia.cli import data, files, jobs, models
+from sintonia.cli import data, files, gc, jobs, models
 from sintonia.cli.chat import chat
 from sintonia.cli.demo import demo
 from sintonia.cli.finetune import finetune
@@ -39,5 +39,6 @@ app.add_typer(files.app, name="files")
 app.add_typer(data.app, name="data")
 app.command()(serve)
 app.command()(stop)
+app.command("gc")(gc.gc)
 app.command("settings")(show_settings)
 app.command("version")(show_version)

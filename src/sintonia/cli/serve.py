@@ -125,7 +125,7 @@ def children(settings: Settings, port: int) -> tuple[ChildSpec, ...]:
     api = ("--host", settings.host, "--port", str(port), "--until-stdin-closes")
     commands = {
         "api": ("sintonia.api", *api),
-        "worker": ("sintonia.jobs.worker", "--until-stdin-closes"),
+        "worker": ("sintonia.jobs.worker",),
         "engine": ("sintonia.generation.host", "--until-stdin-closes"),
     }
     return tuple(

@@ -80,7 +80,7 @@ def parse_ticket(answer: str) -> Mapping[str, Any] | None:
     """Return the ticket that an answer is, or ``None`` when it is no JSON object."""
     try:
         ticket = json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return ticket if isinstance(ticket, dict) else None
 

@@ -1,0 +1,191 @@
+"""Commands as a user types them: help, settings, data check, and every mistake in words."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sintonia import cli
+from sintonia.cli.app import app
+
+COMMANDS = [
+    (),
+    ("serve",),
+    ("stop",),
+    ("demo",),
+    ("finetune",),
+    ("chat",),
+    ("gc",),
+    ("settings",),
+    ("version",),
+    ("jobs",),
+    *(("jobs", name) for name in ("list", "show", "follow", "logs", "cancel")),
+    ("files",),
+    *(("files", name) for name in ("list", "upload", "show", "download", "delete")),
+    ("models",),
+    *(("models", name) for name in ("list", "pull", "add", "delete")),
+    ("data",),
+    ("data", "check"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(command, home):
+    result = CliRunner().invoke(app, [*command, "--help"])
+
+    assert result.exit_code == 0
+    assert "Usage: sintonia" in result.output.replace("Usage: root", "Usage: sintonia")
+    assert not home.exists(), "asking for help must not touch the home"
+
+
+def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run a command in this process; return exit code, output and errors."""
+    code = cli.main(list(arguments))
+    captured = capfd.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_settings_show_value_and_origin(home, monkeypatch, capfd):
+    home.mkdir()
+    (home / "sintonia.toml").write_text('trainers = 3\n[aliases]\n"gpt-9" = "mine"\n')
+    monkeypatch.setenv("SINTONIA_PORT", "8123")
+
+    code, out, _ = run(capfd, "settings")
+
+    rows = {line.split("│")[1].strip(): line for line in out.splitlines() if "│" in line}
+    assert code == 0
+    assert "8123" in rows["port"]
+    assert "environment" in rows["port"]
+    assert "file" in rows["trainers"]
+    assert "default" in rows["host"]
+    assert "mine" in rows["aliases.gpt-9"]
+
+
+def test_a_good_file_passes_the_check_without_a_server(home, good_file, capfd):
+    code, out, err = run(capfd, "data", "check", str(good_file))
+
+    assert code == 0
+    assert "good to train on" in out
+    assert "sintonia models pull" in err
+    assert not (home / "server.lock").exists()
+
+
+def test_a_bad_file_fails_the_check_with_every_place(home, bad_file, capfd):
+    code, out, _ = run(capfd, "data", "check", str(bad_file))
+
+    assert code == 1
+    assert "2 problems" in out
+    assert "line 4" in out
+    assert "line 8" in out
+    assert "Example 4, message 1" in out
+
+
+def test_a_model_that_nobody_knows_is_named(home, good_file, capfd):
+    code, _, err = run(capfd, "data", "check", str(good_file), "--model", "gpt-nothing")
+
+    assert code == 1
+    assert err.startswith("Error: The model `gpt-nothing` does not exist")
+
+
+def test_finetune_refuses_a_bad_file_before_it_starts_a_server(home, bad_file, capfd):
+    code, _, err = run(capfd, "finetune", str(bad_file))
+
+    assert code == 1
+    assert "line 4" in err
+    assert "Error:" in err
+    assert "sintonia data check" in err
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("finetune", "nothing.jsonl"),
+        ("finetune",),
+        ("jobz",),
+        ("serve", "--port", "99999"),
+        ("demo", "--language", "fr"),
+    ],
+)
+def test_wrong_usage_ends_with_two_and_no_traceback(arguments, home, capfd):
+    code, out, err = run(capfd, *arguments)
+
+    assert code == 2
+    assert "Usage" in err
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("serve", "--host", "0.0.0.0"), "API keys"),
+        (("jobs", "list", "--server", "localhost:8000"), "must be a URL"),
+        (("jobs", "list", "--server", "http://127.0.0.1:9"), "No server answers"),
+        (("models", "pull", "gpt-nothing"), "does not exist"),
+        (("demo", "--data", "/nowhere"), "train.jsonl"),
+    ],
+)
+def test_a_mistake_is_one_error_in_words(arguments, words, home, capfd):
+    code, _, err = run(capfd, *arguments)
+
+    assert code == 1
+    assert err.startswith("Error: ")
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_a_broken_settings_file_is_one_error_in_words(home, capfd):
+    home.mkdir()
+    (home / "sintonia.toml").write_text("port = [")
+
+    code, _, err = run(capfd, "settings")
+
+    assert (code, err.startswith("Error: sintonia.toml cannot be read")) == (1, True)
+
+
+def test_what_the_machine_refuses_is_told_in_words(home, capfd):
+    def no_room() -> None:
+        raise OSError(28, "No space left on device", "somewhere")
+
+    assert cli.guarded(no_room) == 1
+    assert capfd.readouterr().err == "Error: somewhere: No space left on device.\n"
+
+
+def test_a_fault_of_ours_leaves_its_traceback_in_the_log(home, capfd):
+    def fault() -> None:
+        raise KeyError("a bug")
+
+    log = home / "logs" / "cli.log"
+    assert cli.guarded(fault) == 1
+    err = capfd.readouterr().err
+    assert "Traceback" not in err
+    assert str(log) in err
+    assert "KeyError: 'a bug'" in log.read_text()
+
+
+def test_stop_says_that_nothing_runs(home, capfd):
+    code, out, _ = run(capfd, "stop")
+
+    assert (code, "No server runs" in out) == (0, True)
+
+
+def test_starting_up_imports_neither_torch_nor_the_database(home):
+    program = "import sys, sintonia.cli; print([m for m in sys.modules])"
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+
+    for heavy in ("'torch'", "'transformers'", "'sqlalchemy'", "'openai'", "'fastapi'"):
+        assert heavy not in output
+
+
+def test_python_m_runs_the_same_command(home: Path):
+    command = [sys.executable, "-m", "sintonia.cli", "version"]
+
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (result.returncode, result.stdout.split()[0]) == (0, "sintonia")
