@@ -8,6 +8,7 @@ problem that names the example, the line and the rule; reading goes on with the 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -21,9 +22,9 @@ from sintonia.domain.datasets import Problem
 MAX_LINE_BYTES = 4 * 1024 * 1024
 """The longest line that is parsed: about a million tokens."""
 
-_SKIP_BYTES = 256 * 1024
+_CHUNK_BYTES = 256 * 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_BLANK = b" \t\r"
+_BLANK = b" \t\r\n"
 _MESSAGE_PATH = re.compile(r"messages\[(\d+)\]")
 _NOT_JSON_LINES = (
     (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff|[\x01-\x7f]\0\0\0|\0\0\0[\x01-\x7f]"), "UTF-32 text"),
@@ -54,28 +55,29 @@ class Row:
 
 
 class JsonlReader:
-    """Iterates once over the rows of ``file``; refused ones go to ``problems`` as well.
-
-    ``num_rows``, ``size_bytes`` and ``sha256`` speak of what has been read so far, so of the
-    whole file once the iteration has ended.
-    """
+    """Iterates once over the rows of ``file``; refused ones go to ``problems`` as well."""
 
     def __init__(self, file: BinaryIO, problems: ProblemLog) -> None:
         self.num_rows = 0
-        self.size_bytes = 0
+        """Rows so far, refused ones too."""
         self.is_json_lines = True
         """``False`` when the file's first bytes show that it is something else."""
-        self._file = file
+        self._source = _Source(file)
+        self._file = io.BufferedReader(self._source, _CHUNK_BYTES)
         self._problems = problems
-        self._digest = hashlib.sha256()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes taken from the file so far; all of them once the iteration has ended."""
+        return self._source.size_bytes
 
     @property
     def sha256(self) -> str:
-        """Hash of the bytes read so far."""
-        return self._digest.hexdigest()
+        """Hash of the bytes taken from the file so far."""
+        return self._source.digest.hexdigest()
 
     def __iter__(self) -> Iterator[Row]:
-        content = self._next_line()
+        content = self._file.readline(MAX_LINE_BYTES + 1)
         if other := _other_kind(content):
             self._refuse_file(other)
             return
@@ -84,35 +86,27 @@ class JsonlReader:
             is_whole = len(content) <= MAX_LINE_BYTES or content.endswith(b"\n")
             if line == 1:
                 content = content.removeprefix(_BYTE_ORDER_MARK)
-            content = content.removesuffix(b"\n").rstrip(_BLANK)
+            content = content.rstrip(_BLANK)
             if not is_whole:
                 self._skip_line()
                 yield self._refused(line, f"line is longer than {MAX_LINE_BYTES:,} bytes")
             elif content:
                 yield self._row(line, content)
-            content = self._next_line()
+            content = self._file.readline(MAX_LINE_BYTES + 1)
             line += 1
-
-    def _next_line(self) -> bytes:
-        return self._taken(self._file.readline(MAX_LINE_BYTES + 1))
 
     def _skip_line(self) -> None:
         """Read to the end of a line in small pieces."""
-        while piece := self._taken(self._file.readline(_SKIP_BYTES)):
+        while piece := self._file.readline(_CHUNK_BYTES):
             if piece.endswith(b"\n"):
                 return
-
-    def _taken(self, content: bytes) -> bytes:
-        self.size_bytes += len(content)
-        self._digest.update(content)
-        return content
 
     def _refuse_file(self, kind: str) -> None:
         """Note that the file is no JSON Lines, and read to its end for size and hash."""
         self.is_json_lines = False
         text = f"The file is {kind}; it must be JSON Lines in UTF-8. Convert it and upload again."
         self._problems.add(Problem(text, line=1))
-        while self._taken(self._file.read(_SKIP_BYTES)):
+        while self._file.read(_CHUNK_BYTES):
             pass
 
     def _row(self, line: int, content: bytes) -> Row:
@@ -138,6 +132,25 @@ class JsonlReader:
         message = int(inside[1]) + 1 if inside else None
         self._problems.add(Problem(text, line, message, field))
         return Row(line, self.num_rows, None, 0)
+
+
+class _Source(io.RawIOBase):
+    """A file that is hashed and measured while it is read, in pieces larger than lines."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.size_bytes = 0
+        self.digest = hashlib.sha256()
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        self.size_bytes += len(content)
+        self.digest.update(content)
+        return len(content)
 
 
 def _text(content: bytes) -> str:

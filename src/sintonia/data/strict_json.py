@@ -21,6 +21,7 @@ MAX_STRUCTURE = 250_000
 
 _MAX_INTEGER_DIGITS = 20
 _PATH_KEY_CHARACTERS = 40
+_CONTAINERS = frozenset({list, dict})
 _ESCAPED_SUSPECT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _BAD_CHARACTER = re.compile("[\0\ud800-\udfff]")
 
@@ -100,18 +101,16 @@ _DECODER = json.JSONDecoder(
 
 def _depth(value: Any) -> int:
     """Return how deep ``value`` nests, giving up just past ``MAX_DEPTH``."""
-    level, depth = [value], 0
-    while depth <= MAX_DEPTH:
-        level = [item for item in level if isinstance(item, list | dict)]
-        if not level:
-            break
+    level, depth = [value] if type(value) in _CONTAINERS else [], 0
+    while level and depth <= MAX_DEPTH:
         depth += 1
-        level = [child for item in level for child in _children(item)]
+        level = [
+            child
+            for item in level
+            for child in (item.values() if type(item) is dict else item)
+            if type(child) in _CONTAINERS
+        ]
     return depth
-
-
-def _children(item: list[Any] | dict[str, Any]) -> list[Any]:
-    return item if isinstance(item, list) else list(item.values())
 
 
 def _strings(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

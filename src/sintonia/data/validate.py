@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -108,6 +108,7 @@ class RowParser:
         """``chat`` or ``completion``; ``None`` while no row told."""
         self._file_name = file_name
         self._problems = problems
+        self._format: formats.Format | None = None
         self._shape: str | None = None
         """As ``format_name``, or a format that is recognised but not read."""
 
@@ -115,14 +116,14 @@ class RowParser:
         """Return the example, or ``None`` when the row has problems, which are in the log."""
         if row.value is None:
             return None
-        found = formats.format_of(row.value)
+        found = self._format_of(row.value)
         shape = found.NAME if found else formats.other_format_of(row.value)
         if shape is None:
             self._refuse_unknown(row)
             return None
         if self._shape is None:
             self._shape = shape
-            self.format_name = found.NAME if found else None
+            self._format, self.format_name = found, found.NAME if found else None
             if found is None:
                 self._refuse_file(row, shape)
         log = self._problems.row(row.line, row.number)
@@ -133,6 +134,12 @@ class RowParser:
             )
             return None
         return found.parse(row.value, log) if found else None
+
+    def _format_of(self, row: Mapping[str, Any]) -> formats.Format | None:
+        """Return the row's format: the file's own when it matches, which is quick to tell."""
+        if self._format is not None and self._format.matches(row):
+            return self._format
+        return formats.format_of(row)
 
     def _refuse_unknown(self, row: Row) -> None:
         place = "" if row.number == 1 else f"Example {row.number}: "
