@@ -11,6 +11,7 @@
     │   ├── ContextLengthExceeded            more tokens than the model can read
     │   ├── InvalidData                      a data file with problems (all of them inside)
     │   └── RefusedModel                     a model folder that is unsafe or incomplete
+    ├── PermissionDenied               403   known, and not the caller's to do
     ├── NotFound                       404
     │   ├── FileNotFound · JobNotFound · ModelNotFound
     ├── PayloadTooLarge                413
@@ -103,6 +104,13 @@ class RefusedModel(InvalidRequest):
     """A model folder that is unsafe (it wants code to run) or incomplete."""
 
     default_code = "model_refused"
+
+
+class PermissionDenied(SintoniaError):
+    """What is asked for is understood and not the caller's to do."""
+
+    status = 403
+    type = "invalid_request_error"
 
 
 class NotFound(SintoniaError):

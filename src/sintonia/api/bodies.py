@@ -1,0 +1,83 @@
+"""JSON request bodies: read with a limit, parsed strictly, checked against a wire type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, ValidationError
+
+from sintonia.api.validation import error_of
+from sintonia.data import strict_json
+from sintonia.errors import InvalidRequest, PayloadTooLarge
+
+MAX_JSON_BYTES = 16 * 1024 * 1024
+"""The largest JSON body; data files go through ``/v1/files``."""
+
+T = TypeVar("T", bound=BaseModel)
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """Return the body, a JSON object. Raises ``InvalidRequest`` and ``PayloadTooLarge``."""
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise InvalidRequest(
+            f"Header Content-Type {kind[:100]!r}: this endpoint takes application/json. "
+            "Send the parameters as one JSON object.",
+            code="invalid_content_type",
+        )
+    return _object(await _read(request))
+
+
+JsonBody = Annotated[dict[str, Any], Depends(read_json)]
+"""Parameter type of a route with a JSON body."""
+
+
+def parse(model: type[T], body: Mapping[str, Any]) -> T:
+    """Return ``body`` as a wire type; ``null`` means absent.
+
+    Raises ``InvalidRequest``, one of its kinds, for the first thing that is wrong.
+    """
+    try:
+        return model.model_validate({key: v for key, v in body.items() if v is not None})
+    except ValidationError as problem:
+        raise error_of(problem.errors(include_url=False)) from None
+
+
+async def _read(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_JSON_BYTES:
+            raise PayloadTooLarge(
+                f"The body is larger than {MAX_JSON_BYTES} bytes, the most for JSON. "
+                "Send less at once.",
+                code="body_too_large",
+            )
+    return bytes(body)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _unreadable("it is not UTF-8") from None
+    try:
+        value = strict_json.decode(text)
+    except ValueError as problem:
+        raise _unreadable(str(problem)) from None
+    if not isinstance(value, dict):
+        raise _unreadable("it is not an object")
+    bad = strict_json.bad_text(text, value)
+    if bad is not None:
+        raise _unreadable(f"{bad[0]} {bad[1]}")
+    return value
+
+
+def _unreadable(why: str) -> InvalidRequest:
+    return InvalidRequest(
+        "We could not parse the JSON body of your request. (HINT: This likely means you aren't "
+        f"using your HTTP library correctly. The body must be one JSON object; here {why}.)",
+        code="invalid_json",
+    )

@@ -1,0 +1,73 @@
+"""What a new job needs to be there: a model that can be tuned and files that can be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sintonia.api.services import Services
+from sintonia.domain.files import FilePurpose, FileStatus
+from sintonia.errors import (
+    FileNotFound,
+    InvalidData,
+    InvalidRequest,
+    ModelNotAvailable,
+    ModelNotFound,
+)
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A model that a job can begin from."""
+
+    shown: str
+    """The snapshot of an alias, else the name asked for."""
+    base: str
+    """The local base model."""
+    parent: str | None
+    """The tuned model or checkpoint that training continues."""
+
+
+def trainable(name: str, services: Services) -> Trainable:
+    """Return what ``name`` means for training. Raises ``ModelNotAvailable``."""
+    try:
+        tuned = services.store.models.get(name)
+    except ModelNotFound:
+        return _base(name, services)
+    return Trainable(shown=name, base=tuned.base.name, parent=name)
+
+
+def _base(name: str, services: Services) -> Trainable:
+    resolved = services.catalog.resolve(name)
+    if not services.library.knows(resolved.base):
+        raise ModelNotAvailable(
+            f"Model {name} is not available for fine-tuning or does not exist. "
+            "GET /v1/models lists the models that are.",
+            param="model",
+        )
+    return Trainable(shown=resolved.shown, base=resolved.base, parent=None)
+
+
+def check_data_file(file_id: str, param: str, services: Services) -> None:
+    """Check that a job can use a file. Raises ``InvalidRequest`` or ``InvalidData``."""
+    try:
+        file = services.store.files.get(file_id)
+    except FileNotFound:
+        raise InvalidRequest(
+            f"File '{file_id}' does not exist (invalid {param}: {file_id}). "
+            "Upload it with purpose 'fine-tune' first.",
+            param=param,
+        ) from None
+    if file.purpose is not FilePurpose.FINE_TUNE:
+        raise InvalidRequest(
+            f"File '{file_id}' has purpose '{file.purpose}', expected 'fine-tune'. "
+            "Upload it again with that purpose.",
+            param=param,
+            code="invalid_file_purpose",
+        )
+    if file.status is FileStatus.ERROR:
+        which = param.removesuffix("_file")
+        raise InvalidData(
+            f"The job failed due to an invalid {which} file. {file.status_details}",
+            param=param,
+            code=f"invalid_{param}",
+        )

@@ -1,0 +1,31 @@
+"""Files on the wire."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from sintonia.api.schemas.wire import Wire
+
+
+class FileObject(Wire):
+    """A file."""
+
+    left_out_when_none: ClassVar[frozenset[str]] = frozenset({"expires_at", "status_details"})
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    expires_at: int | None = None
+    filename: str
+    purpose: str
+    status: Literal["uploaded", "processed", "error"]
+    status_details: str | None = None
+
+
+class FileDeleted(Wire):
+    """The answer to a deletion."""
+
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True

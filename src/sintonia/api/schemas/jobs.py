@@ -1,0 +1,203 @@
+"""Fine-tuning jobs on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
+
+from sintonia.api.schemas.wire import StrictRequest, Wire
+from sintonia.domain.models import slug
+
+
+def _auto_tag(value: object) -> str:
+    return "~auto" if isinstance(value, str) else "~number"
+
+
+_Auto = Annotated[Literal["auto"], Tag("~auto")]
+_IntUpTo50 = Annotated[int, Field(ge=1, le=50), Tag("~number")]
+_IntUpTo256 = Annotated[int, Field(ge=1, le=256), Tag("~number")]
+_Positive = Annotated[float, Field(gt=0), Tag("~number")]
+
+NEpochs = Annotated[_Auto | _IntUpTo50, Discriminator(_auto_tag)]
+BatchSize = Annotated[_Auto | _IntUpTo256, Discriminator(_auto_tag)]
+Multiplier = Annotated[_Auto | _Positive, Discriminator(_auto_tag)]
+
+
+def _has_a_name(suffix: str) -> str:
+    if not slug(suffix):
+        raise ValueError("it must hold at least one letter or digit, since it becomes a name.")
+    return suffix
+
+
+Suffix = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_has_a_name)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16),
+]
+
+
+class HyperparametersRequest(StrictRequest):
+    """Hyperparameters of a supervised job; the last six are of older APIs and do nothing."""
+
+    n_epochs: NEpochs | None = None
+    batch_size: BatchSize | None = None
+    learning_rate_multiplier: Multiplier | None = None
+    prompt_loss_weight: Any = None
+    compute_classification_metrics: Any = None
+    classification_n_classes: Any = None
+    classification_positive_class: Any = None
+    classification_betas: Any = None
+    seed: Any = None
+
+
+class SupervisedRequest(StrictRequest):
+    """``method.supervised``."""
+
+    hyperparameters: HyperparametersRequest | None = None
+
+
+class MethodRequest(StrictRequest):
+    """``method``. What is not built yet is known here, so that it can be refused by name."""
+
+    type: Literal["supervised", "dpo", "reinforcement"]
+    supervised: SupervisedRequest | None = None
+    dpo: Any = None
+    reinforcement: Any = None
+
+
+class JobRequest(StrictRequest):
+    """Parameters of ``POST /v1/fine_tuning/jobs``; the last six are accepted and do nothing."""
+
+    model: str = Field(min_length=1, max_length=256)
+    training_file: str = Field(min_length=1, max_length=100)
+    validation_file: str | None = Field(default=None, min_length=1, max_length=100)
+    hyperparameters: HyperparametersRequest | None = None
+    method: MethodRequest | None = None
+    suffix: Suffix | None = None
+    seed: int | None = Field(default=None, ge=0, le=2147483647)
+    metadata: Metadata | None = None
+    integrations: list[Any] | None = Field(default=None, max_length=5)
+    prompt_loss_weight: Any = None
+    compute_classification_metrics: Any = None
+    classification_n_classes: Any = None
+    classification_positive_class: Any = None
+    classification_betas: Any = None
+    trainingType: Any = None
+
+
+class HyperparametersObject(Wire):
+    """Hyperparameters in an answer: ``auto`` until the files are checked, then numbers."""
+
+    n_epochs: int | Literal["auto"]
+    batch_size: int | Literal["auto"]
+    learning_rate_multiplier: float | Literal["auto"]
+
+
+class SupervisedObject(Wire):
+    """``method.supervised`` in an answer."""
+
+    hyperparameters: HyperparametersObject
+
+
+class MethodObject(Wire):
+    """``method`` in an answer."""
+
+    type: Literal["supervised"]
+    supervised: SupervisedObject
+
+
+class JobErrorObject(Wire):
+    """Why a job failed; all ``null`` while it has not."""
+
+    code: str | None = None
+    message: str | None = None
+    param: str | None = None
+
+
+class JobExtension(Wire):
+    """What this platform tells beyond OpenAI's fields."""
+
+    waiting_behind: int
+    """How many jobs run or wait before this one."""
+    base_model: str
+    """The local model behind the name that was asked for."""
+    origins: Mapping[str, str] | None
+    """For each hyperparameter: given, derived, inherited or default."""
+    attempt: int
+    """How many times training was started."""
+
+
+class JobObject(Wire):
+    """A fine-tuning job."""
+
+    id: str
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    created_at: int
+    finished_at: int | None
+    estimated_finish: int | None
+    model: str
+    fine_tuned_model: str | None
+    organization_id: str
+    status: str
+    hyperparameters: HyperparametersObject
+    method: MethodObject
+    training_file: str
+    validation_file: str | None
+    result_files: list[str]
+    trained_tokens: int | None
+    error: JobErrorObject
+    user_provided_suffix: str | None
+    seed: int
+    integrations: list[Any]
+    metadata: Mapping[str, str] | None
+    sintonia: JobExtension
+
+
+class EventObject(Wire):
+    """One line of a job's history."""
+
+    id: str
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    created_at: int
+    level: str
+    message: str
+    type: str
+    data: Mapping[str, Any] | None
+
+
+class CheckpointMetrics(Wire):
+    """What was measured at a checkpoint; what was not is left out."""
+
+    left_out_when_none: ClassVar[frozenset[str]] = frozenset(
+        {
+            "step",
+            "train_loss",
+            "train_mean_token_accuracy",
+            "valid_loss",
+            "valid_mean_token_accuracy",
+            "full_valid_loss",
+            "full_valid_mean_token_accuracy",
+        }
+    )
+
+    step: float | None = None
+    train_loss: float | None = None
+    train_mean_token_accuracy: float | None = None
+    valid_loss: float | None = None
+    valid_mean_token_accuracy: float | None = None
+    full_valid_loss: float | None = None
+    full_valid_mean_token_accuracy: float | None = None
+
+
+class CheckpointObject(Wire):
+    """A model saved at the end of an epoch."""
+
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    step_number: int
+    fine_tuning_job_id: str
+    metrics: CheckpointMetrics

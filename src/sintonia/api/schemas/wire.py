@@ -1,0 +1,59 @@
+"""What all wire types share: strict requests, answers that leave keys out, lists."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class StrictRequest(BaseModel):
+    """Parameters of a request; unknown keys are refused, and no type is guessed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class LenientRequest(BaseModel):
+    """Parameters of a request for an answer; unknown keys are reported, not refused."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
+
+    @property
+    def unknown_parameters(self) -> dict[str, Any]:
+        """The keys that no field is declared for, with their values."""
+        return self.model_extra or {}
+
+
+class Wire(BaseModel):
+    """A part of an answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    left_out_when_none: ClassVar[frozenset[str]] = frozenset()
+    """Keys that OpenAI leaves out, where others are sent as ``null``."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        return {
+            key: value
+            for key, value in written.items()
+            if value is not None or key not in self.left_out_when_none
+        }
+
+
+class ListPage(Wire, Generic[T]):
+    """A list, or a part of one."""
+
+    object: Literal["list"] = "list"
+    data: list[T]
+    has_more: bool
+
+
+class CursorPage(ListPage[T], Generic[T]):
+    """A list that names its first and last item."""
+
+    first_id: str | None
+    last_id: str | None

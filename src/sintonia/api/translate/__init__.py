@@ -1,0 +1,1 @@
+"""Between the wire and the facts; the only place that knows both."""

@@ -1,0 +1,199 @@
+"""Multipart uploads: the file goes to disk while it arrives, in flat memory and within limits.
+
+Invariant: what is refused or broken off leaves nothing on the disk; what a crash leaves in the
+folder of uploads is cleared at the next start.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from anyio import to_thread
+from fastapi import Request
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+
+from sintonia.errors import InsufficientStorage, InvalidRequest, PayloadTooLarge
+
+FOLDER = "uploads"
+"""In the home: files that are arriving."""
+
+_MAX_FIELD_BYTES = 4096
+_MAX_FIELDS = 32
+_MAX_DRAINED_BYTES = 4 * 1024**3
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A form that arrived whole."""
+
+    fields: dict[str, str]
+    filename: str | None
+    """``None`` when the form had no file."""
+    path: Path
+    """The content, under a harmless form of its name; gone when the request ends."""
+
+
+def clear_uploads(home: Path) -> None:
+    """Remove what uploads of an earlier process left behind, and make the folder."""
+    shutil.rmtree(home / FOLDER, ignore_errors=True)
+    (home / FOLDER).mkdir()
+
+
+@asynccontextmanager
+async def receive_upload(
+    request: Request, home: Path, max_file_bytes: int
+) -> AsyncIterator[Upload]:
+    """Receive a form with one part ``file`` into a folder of its own.
+
+    Raises ``InvalidRequest``, ``PayloadTooLarge`` and ``InsufficientStorage``.
+    """
+    with tempfile.TemporaryDirectory(dir=home / FOLDER) as folder:
+        form = await _receive(request, Path(folder) / "part", max_file_bytes)
+        path = Path(folder) / _harmless(form.filename or "")
+        (Path(folder) / "part").rename(path)
+        yield Upload(form.fields, form.filename, path)
+
+
+async def _receive(request: Request, path: Path, max_file_bytes: int) -> _Form:
+    boundary = _boundary(request)
+    with path.open("wb") as file, _form_errors():
+        form = _Form(file, max_file_bytes)
+        parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
+        try:
+            async for chunk in request.stream():
+                await to_thread.run_sync(parser.write, chunk)
+            parser.finalize()
+        except PayloadTooLarge:
+            await _drain(request)
+            raise
+        return form
+
+
+def _harmless(filename: str) -> str:
+    """Return a name for the disk that still tells a reader of messages which file is meant."""
+    return re.sub(r"[^\w.-]", "_", filename).strip(".")[-100:] or "file"
+
+
+@dataclass
+class _Form:
+    """Takes a form apart as the parser goes through it."""
+
+    file: IO[bytes]
+    max_file_bytes: int
+    fields: dict[str, str] = field(default_factory=dict)
+    filename: str | None = None
+    _size_bytes: int = 0
+    _header: bytes = b""
+    _value: bytes = b""
+    _disposition: bytes = b""
+    _name: str = ""
+    _is_file: bool = False
+    _data: bytearray = field(default_factory=bytearray)
+
+    def callbacks(self) -> dict[str, Any]:
+        """Return what the parser is to call."""
+        return {
+            "on_part_begin": self._on_part_begin,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_part_data": self._on_part_data,
+            "on_part_end": self._on_part_end,
+        }
+
+    def _on_part_begin(self) -> None:
+        self._disposition, self._data = b"", bytearray()
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._header = self._value = b""
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        self._name = options.get(b"name", b"").decode("utf-8", "replace")
+        self._is_file = self._name == "file" and b"filename" in options
+        if not self._is_file:
+            return
+        if self.filename is not None:
+            raise InvalidRequest("The form has two files. Upload one at a time.", param="file")
+        self.filename = options[b"filename"].decode("utf-8", "replace")
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if not self._is_file:
+            self._data += data[start:end]
+            _check(len(self._data) <= _MAX_FIELD_BYTES, f"Field '{self._name}' is too long.")
+            return
+        self._size_bytes += end - start
+        if self._size_bytes > self.max_file_bytes:
+            raise PayloadTooLarge(
+                f"The file is larger than {self.max_file_bytes} bytes, the largest that is "
+                "accepted. Split it, or have the operator raise max_file_bytes.",
+                param="file",
+            )
+        self.file.write(data[start:end])
+
+    def _on_part_end(self) -> None:
+        if self._is_file:
+            return
+        _check(len(self.fields) < _MAX_FIELDS, f"The form has over {_MAX_FIELDS} fields.")
+        self.fields[self._name] = self._data.decode("utf-8", "replace")
+
+
+def _boundary(request: Request) -> bytes:
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind != b"multipart/form-data" or not options.get(b"boundary"):
+        raise InvalidRequest(
+            "Header Content-Type: a file is uploaded as multipart/form-data with a boundary, "
+            "in the parts 'purpose' and 'file'.",
+            code="invalid_content_type",
+        )
+    return options[b"boundary"]
+
+
+def _check(holds: bool, rule: str) -> None:
+    if not holds:
+        raise InvalidRequest(f"{rule} Send the parts 'purpose' and 'file' only.")
+
+
+@contextmanager
+def _form_errors() -> Iterator[None]:
+    try:
+        yield
+    except FormParserError:
+        raise InvalidRequest(
+            "The multipart form cannot be read: it is damaged or broken off. Send it again.",
+            code="invalid_form",
+        ) from None
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InsufficientStorage(
+            "The disk is full; the file was not stored. Delete files or run `sintonia gc`."
+        ) from None
+
+
+async def _drain(request: Request) -> None:
+    """Read on for a while: a client that is still sending would miss the answer."""
+    size_bytes = 0
+    async for chunk in request.stream():
+        size_bytes += len(chunk)
+        if size_bytes > _MAX_DRAINED_BYTES:
+            return

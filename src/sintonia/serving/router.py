@@ -1,0 +1,126 @@
+"""From a model's name to its weights and its renderer.
+
+Invariant: a tuned model answers only over the base it was trained on (by hash) and only with
+the tokenizer and template it was trained with (by hash); anything else is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from sintonia.bases.folder import BaseModel
+from sintonia.bases.library import Library
+from sintonia.catalog import Catalog
+from sintonia.data.renderer import Renderer
+from sintonia.domain.models import Model
+from sintonia.errors import DownloadFailed, ModelNotFound, ModelNotReady, RefusedModel
+from sintonia.generation.base import ModelRef
+from sintonia.sealed import read_json
+from sintonia.store import Store
+
+MODEL_CARD = "model_card.json"
+_KEPT_RENDERERS = 32
+_FETCH_SECONDS = 5
+"""When to ask again for a model that is being fetched."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that can answer now."""
+
+    name: str
+    """The name to answer with: the snapshot of an alias, else the name asked for."""
+    ref: ModelRef
+    renderer: Renderer
+
+
+class Router:
+    """Finds what stands behind a name. Thread-safe; reads the disk, so call it in a thread."""
+
+    def __init__(self, store: Store, library: Library, catalog: Catalog) -> None:
+        self._store = store
+        self._library = library
+        self._catalog = catalog
+        self._renderer = lru_cache(maxsize=_KEPT_RENDERERS)(_checked_renderer)
+
+    def route(self, name: str) -> ServedModel:
+        """Return the model that ``name`` means.
+
+        Raises ``ModelNotFound``; ``ModelNotReady`` while a base is fetched (which this call
+        begins); ``DownloadFailed`` when that failed; ``RefusedModel`` when a tuned model's
+        base or template is not the one it was trained with.
+        """
+        tuned = self._tuned(name)
+        if tuned is not None:
+            return self._route_tuned(tuned)
+        resolved = self._catalog.resolve(name)
+        ref = self._base(resolved.base, asked_for=name).ref
+        weights = ModelRef(base_folder=ref.folder, base_sha256=ref.sha256)
+        return ServedModel(resolved.shown, weights, self._renderer(ref.folder, ref.sha256, None))
+
+    def _tuned(self, name: str) -> Model | None:
+        try:
+            return self._store.models.get(name)
+        except ModelNotFound:
+            return None
+
+    def _route_tuned(self, model: Model) -> ServedModel:
+        assert model.folder is not None, f"{model.name} has no adapter"
+        assert model.adapter_sha256 is not None, f"{model.name} has no hash"
+        base = self._base(model.base.name, asked_for=model.name).ref
+        if base.sha256 != model.base.sha256:
+            raise RefusedModel(
+                f"Model {model.name}: it was trained on another version of {base.name} than the "
+                f"one on disk (sha256 {model.base.sha256[:12]}, here {base.sha256[:12]}). "
+                "Tune it again, or put that version back.",
+                param="model",
+            )
+        weights = ModelRef(base.folder, base.sha256, model.folder, model.adapter_sha256)
+        renderer = self._renderer(model.folder, model.adapter_sha256, model.name)
+        return ServedModel(model.name, weights, renderer)
+
+    def _base(self, name: str, *, asked_for: str) -> BaseModel:
+        base = self._library.find(name)
+        if base is not None:
+            return base
+        if not self._library.knows(name):
+            raise ModelNotFound(asked_for)
+        problem = self._library.fetch_problem(name)
+        if problem is not None:
+            self._library.forget_problem(name)
+            raise DownloadFailed(
+                f"Model {name} could not be fetched: {problem} The next request tries again.",
+                param="model",
+            )
+        self._library.start_fetch(name)
+        raise ModelNotReady(
+            f"Model {name}: its weights are being fetched. Try again in a moment.",
+            retry_after_seconds=_FETCH_SECONDS,
+        )
+
+
+def _checked_renderer(folder: str, _sha256: str, tuned: str | None) -> Renderer:
+    """Read a renderer; of a ``tuned`` model check that it is the one of its training.
+
+    ``_sha256`` is only part of the cache's key: another content is another renderer.
+    """
+    renderer = Renderer.from_folder(Path(folder))
+    if tuned is None:
+        return renderer
+    recorded = _recorded_template(Path(folder))
+    if recorded != renderer.template_sha256:
+        raise RefusedModel(
+            f"Model {tuned}: its tokenizer or chat template is not the one it was trained with "
+            f"(sha256 {str(recorded)[:12]}, here {renderer.template_sha256[:12]}). "
+            "Put the model's own files back, or tune it again.",
+            param="model",
+        )
+    return renderer
+
+
+def _recorded_template(folder: Path) -> str | None:
+    path = folder / MODEL_CARD
+    recorded = read_json(path).get("template_sha256") if path.exists() else None
+    return recorded if isinstance(recorded, str) else None
