@@ -94,6 +94,8 @@ def test_too_few_rows_are_refused_in_openai_s_words(file, count):
 
 def test_the_smallest_number_of_rows_can_be_chosen(file):
     assert validate(file(*chats(1)), min_examples=1).is_valid
+    report = validate(file(), min_examples=1, called="Validation file")
+    assert report.summary().startswith("Validation file has 0 example(s)")
 
 
 def test_every_problem_is_found_with_its_place(file):

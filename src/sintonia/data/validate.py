@@ -43,12 +43,13 @@ def validate(
     truncate: bool = False,
     min_examples: int = MIN_EXAMPLES,
     progress: Progress | None = None,
+    called: str = "Training file",
 ) -> DatasetReport:
     """Check the file at ``path`` and return all that was found; data never raises.
 
     With a ``renderer`` tokens are counted and each row must fit the model's context, unless
-    ``truncate`` says that longer ones will be cut there. Raises ``InvalidValue`` when the file
-    cannot be opened.
+    ``truncate`` says that longer ones will be cut there. ``called`` is what messages call the
+    file. Raises ``InvalidValue`` when it cannot be opened.
     """
     path = Path(path)
     problems = ProblemLog()
@@ -62,7 +63,7 @@ def validate(
         meter.finish(reader.size_bytes)
     if reader.is_json_lines and reader.num_rows < min_examples:
         text = (
-            f"Training file has {reader.num_rows} example(s), "
+            f"{called} has {reader.num_rows} example(s), "
             f"but must have at least {min_examples} examples"
         )
         problems.add(Problem(text))
