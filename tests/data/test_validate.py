@@ -157,7 +157,8 @@ def test_a_preference_file_is_refused_once_with_the_method_that_it_needs(file):
     assert [problem.message for problem in report.problems] == [
         (
             "Input file train.jsonl is in the fine-tune-preference format, but the specified "
-            "fine-tuning job is not using 'dpo' as the training method (provided method=supervised)."
+            "fine-tuning job is not using 'dpo' as the training method "
+            "(provided method=supervised)."
         )
     ]
 
