@@ -41,7 +41,8 @@ def message(number: int, text: str, level: str = "info") -> dict[str, Any]:
 
 def metrics(number: int, step: int, **data: Any) -> dict[str, Any]:
     found = {"step": step, "total_steps": 100, "train_loss": 1.0 / step, **data}
-    return {"id": f"ftevent-{number}", "type": "metrics", "level": "info", "data": found}
+    event = {"id": f"ftevent-{number}", "type": "metrics", "level": "info"}
+    return {**event, "created_at": 1000 + step // 2, "data": found}
 
 
 def followed(script: Script) -> str:
@@ -127,10 +128,12 @@ def test_the_bar_shows_loss_pace_and_messages_in_eighty_columns():
 
 def test_the_time_left_comes_from_the_pace_seen_here():
     training = Training()
-    training.read({"step": 10, "total_steps": 100})
-    training.began = (training.now - 5.0, 0)
+    training.read(metrics(1, 2))
+    assert training.seconds_left(None) is None
 
-    assert training.seconds_left(None) == pytest.approx(45.0)
+    training.read(metrics(2, 20))
+
+    assert training.seconds_left(None) == pytest.approx(40.0)
 
 
 def test_a_waiting_job_shows_its_place():

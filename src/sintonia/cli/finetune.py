@@ -17,10 +17,12 @@ from sintonia.cli.background import connect
 from sintonia.cli.client import Client, Json
 from sintonia.cli.data import refuse_bad_file
 from sintonia.cli.follow import follow
+from sintonia.cli.library import fetch_with_bar, open_library
 from sintonia.cli.options import DEFAULT_MODEL, ModelOption, ServerOption
 from sintonia.cli.output import console, facts, print_note
 from sintonia.cli.progress import job_view
 from sintonia.errors import RemoteError, TrainerFailed
+from sintonia.settings import Settings
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended."""
@@ -91,14 +93,24 @@ def finetune(
     refuse_bad_file(file)
     if valid is not None:
         refuse_bad_file(valid, min_examples=1)
-    with connect(settings_module.load(), server) as client:
+    settings, screen = settings_module.load(), console()
+    if server is None and not detach:
+        fetch_base(settings, model, screen)
+    with connect(settings, server) as client:
         job = create_job(client, order)
-        screen = console()
         screen.print(f"Job {job['id']} tunes {job['model']} on {file.name}.")
         if detach:
             screen.print(f"Follow it with `sintonia jobs follow {job['id']}`.")
             return
         follow_to_the_end(client, job["id"], screen)
+
+
+def fetch_base(settings: Settings, model: str, screen: Console) -> None:
+    """Fetch a base model that is not here yet, in sight; the job would wait for it anyway."""
+    library = open_library(settings)
+    name = library.catalog.resolve(model).base
+    if library.knows(name):
+        fetch_with_bar(library, name, screen)
 
 
 def create_job(client: Client, order: Order) -> Json:

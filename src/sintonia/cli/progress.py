@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -31,13 +31,15 @@ class Training:
     loss: float | None = None
     valid_loss: float | None = None
     tokens_per_second: float | None = None
-    began: tuple[float, int] | None = None
-    """Clock and step of the first metrics seen: the pace is measured from there."""
-    now: float = field(default_factory=time.monotonic)
+    began: tuple[int, int] | None = None
+    """Time and step of the first metrics event: the pace is measured from there."""
+    now: int = 0
+    """Unix seconds of the last one."""
 
-    def read(self, data: Mapping[str, Any]) -> None:
-        """Take in the ``data`` of a metrics event."""
-        self.now = time.monotonic()
+    def read(self, event: Mapping[str, Any]) -> None:
+        """Take in a metrics event."""
+        data = event.get("data") or {}
+        self.now = event["created_at"]
         self.step = int(data.get("step") or self.step)
         self.total_steps = int(data.get("total_steps") or self.total_steps)
         self.loss = data.get("train_loss", self.loss)
@@ -87,9 +89,9 @@ class BarView:
         """Print new messages and move the bar."""
         for event in update.events:
             if event.get("type") == "metrics":
-                self._training.read(event.get("data") or {})
+                self._training.read(event)
             else:
-                self._progress.console.print(f"  {event['message']}", style=_style(event))
+                self._say(event)
         training = self._training
         self._progress.update(
             self._task,
@@ -99,6 +101,10 @@ class BarView:
             steps=f"{training.step}/{training.total_steps}" if training.total_steps else "",
             facts=training.describe(update.job.get("estimated_finish")),
         )
+
+    def _say(self, event: Mapping[str, Any]) -> None:
+        text = f"  {event['message']}"
+        self._progress.console.print(text, style=_style(event), soft_wrap=True)
 
     def trouble(self, message: str) -> None:
         """Say in the bar that the server is away."""
@@ -135,7 +141,7 @@ class LineView:
     def _show_step(self, event: Mapping[str, Any], job: Mapping[str, Any]) -> None:
         data = event.get("data") or {}
         training = self._training
-        training.read(data)
+        training.read(event)
         if training.step < self._next_step and "full_valid_loss" not in data:
             return
         self._next_step = training.step + max(1, training.total_steps // LINES_PER_RUN)
