@@ -58,9 +58,14 @@ def test_many_processes_may_open_a_new_home_at_once(tmp_path):
 
 def test_a_schema_change_that_fails_half_way_leaves_nothing(tmp_path):
     database = migrated(tmp_path)
-    with pytest.raises(RuntimeError), database.write() as connection:
-        connection.exec_driver_sql("CREATE TABLE half (x INTEGER)")
-        raise RuntimeError
+
+    def change_half_way():
+        with database.write() as connection:
+            connection.exec_driver_sql("CREATE TABLE half (x INTEGER)")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        change_half_way()
     with database.read() as connection:
         assert "half" not in sa.inspect(connection).get_table_names()
     database.close()

@@ -195,6 +195,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     assert not arguments, "the worker reads its settings from the environment"
     settings = settings_module.load()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     failpoints.arm(settings.failpoint)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
