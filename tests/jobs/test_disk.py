@@ -1,0 +1,83 @@
+"""What a home's disk holds and what can go."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from worker_kit import submit
+
+from sintonia.domain.files import FilePurpose
+from sintonia.domain.models import BaseRef, Model, ModelKind
+from sintonia.jobs.disk import ItemKind, remove, survey
+
+
+@pytest.fixture
+def jobs(store, given):
+    """A job that is over and one that is not, with run and tuned folders; a stray file of each."""
+    over, waiting = submit(store), submit(store)
+    store.jobs.cancel(over.id)
+    tuned = given.home / "models" / "tuned"
+    for job in (over, waiting):
+        for folder in (given.home / "runs" / job.id, tuned / job.id):
+            folder.mkdir()
+            (folder / "big").write_bytes(b"x" * 1000)
+    (given.home / "runs" / "ftjob-unknown").mkdir()
+    (tuned / "ftjob-kept").mkdir()
+    base = BaseRef("tiny", "/tiny", "00")
+    kept = str(tuned / "ftjob-kept")
+    store.models.add(Model("ft:kept", ModelKind.TUNED, 1, "personal", base, kept, "11"))
+    (given.home / "cache" / "samples").mkdir()
+    downloads = given.home / "downloads"
+    downloads.mkdir(exist_ok=True)
+    for name in ("old.work", "new.work"):
+        (downloads / name).write_bytes(b"x")
+    staged = store.files.stage("left.csv", FilePurpose.FINE_TUNE, [b"x"])
+    for path in (downloads / "old.work", given.home / "files" / staged.id):
+        os.utime(path, (1, 1))
+    return over, waiting, staged
+
+
+def test_only_what_nothing_needs_can_go(store, given, jobs):
+    over, waiting, staged = jobs
+    items = survey(given, store)
+    removable = {(item.kind, item.name) for item in items if item.can_go}
+    assert removable == {
+        (ItemKind.RUN, over.id),
+        (ItemKind.RUN, "ftjob-unknown"),
+        (ItemKind.TUNED, over.id),
+        (ItemKind.DOWNLOAD, "old.work"),
+        (ItemKind.ORPHAN, staged.id),
+    }
+    stays = {(item.kind, item.name) for item in items if not item.can_go}
+    assert {
+        (ItemKind.RUN, waiting.id),
+        (ItemKind.TUNED, waiting.id),
+        (ItemKind.TUNED, "ftjob-kept"),
+        (ItemKind.BASE, "tiny"),
+        (ItemKind.CACHE, "samples"),
+        (ItemKind.DOWNLOAD, "new.work"),
+    } <= stays
+    assert all(item.why for item in items)
+    (run,) = [item for item in items if (item.kind, item.name) == (ItemKind.RUN, over.id)]
+    assert run.size_bytes == 1000
+
+
+def test_removing_takes_what_can_go_and_nothing_else(store, given, jobs):
+    over, waiting, staged = jobs
+    items = survey(given, store)
+    assert remove(items) >= 2001
+    assert not (given.home / "runs" / over.id).exists()
+    assert not (given.home / "files" / staged.id).exists()
+    assert (given.home / "runs" / waiting.id / "big").exists()
+    assert (given.home / "models" / "base" / "tiny" / "config.json").exists()
+    assert not any(item.can_go for item in survey(given, store))
+    assert remove(items) == 0, "what has gone already frees nothing"
+    assert all(Path(given.home / "files" / f.id).exists() for f in store.files.list().items)
+
+
+def test_caches_can_go_when_no_job_needs_them(store, given, jobs):
+    store.jobs.cancel(jobs[1].id)
+    (cache,) = [item for item in survey(given, store) if item.kind is ItemKind.CACHE]
+    assert cache.can_go

@@ -1,0 +1,199 @@
+"""Preparing: what is wrong with a job's files is said at once; what is right becomes a plan."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from worker_kit import chat_rows, open_context, submit, texts, upload
+
+from sintonia.domain.jobs import EventLevel, JobStatus
+from sintonia.domain.models import BaseRef, Model, ModelKind
+from sintonia.errors import DownloadFailed, InvalidData, ModelNotAvailable, ServerError
+from sintonia.jobs.prepare import NotYet, prepare_job
+from sintonia.runs.spec import read_spec
+from sintonia.sealed import seal
+from sintonia.store import ClaimLost, Stage
+
+
+def prepare(context, store, **draft):
+    """Make a job, prepare it, return it."""
+    job = submit(store, **draft)
+    prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+    return store.jobs.get(job.id)
+
+
+def test_a_good_job_gets_its_own_copy_of_the_data_and_a_plan(context, store, given):
+    validation = upload(store, chat_rows(4, start=100))
+    job = prepare(context, store, validation_file=validation, suffix="My Model!")
+    assert job.status is JobStatus.QUEUED
+    run = given.home / "runs" / job.id
+    assert (run / "data" / "train.jsonl").read_bytes() == chat_rows(12)
+    spec = read_spec(run / "spec.json")
+    assert (spec.run_id, spec.seed, spec.n_epochs, spec.total_steps) == (job.id, 1, 3, 6)
+    assert (spec.training.num_examples, spec.validation.num_examples) == (12, 4)
+    assert spec.training.file_id == job.draft.training_file
+    assert spec.lora.targets == ("q_proj", "up_proj")
+    claim = store.queue.claim(Stage.RUNNING, "w", 30)
+    assert claim.tuned_name.startswith("ft:tiny:personal:my-model:")
+    assert texts(store, job.id)[1:] == [
+        f"Validating training file: {job.draft.training_file} and validation file: {validation}",
+        "Files validated, moving job to queued state",
+    ]
+
+
+def test_all_problems_of_a_file_fail_the_job_with_openais_words(context, store):
+    rows = chat_rows(12).splitlines(keepends=True)
+    rows[4] = b'{"messages": [{"role": "bot", "content": "x"}]}\n'
+    rows[7] = b"not json\n"
+    job = prepare(context, store, training=b"".join(rows))
+    assert job.status is JobStatus.FAILED
+    assert (job.error.code, job.error.param) == ("invalid_training_file", "training_file")
+    assert job.error.message.startswith("The job failed due to an invalid training file. ")
+    assert "Example 5" in job.error.message
+    assert "Example 8" in job.error.message
+    event = store.jobs.events(job.id, limit=1).items[0]
+    assert (event.level, event.message) == (EventLevel.ERROR, job.error.message)
+
+
+def test_too_few_rows_have_a_code_of_their_own(context, store):
+    job = prepare(context, store, training=chat_rows(7))
+    assert job.error.code == "invalid_n_examples"
+    assert job.error.message == (
+        "Training file has 7 example(s), but must have at least 10 examples"
+    )
+
+
+def test_a_bad_validation_file_is_named(context, store):
+    job = prepare(context, store, validation_file=upload(store, b"{}\n"))
+    assert (job.error.code, job.error.param) == ("invalid_validation_file", "validation_file")
+    assert "invalid validation file" in job.error.message
+
+
+def test_a_row_longer_than_the_context_is_refused_by_row(context, store):
+    rows = chat_rows(11) + chat_rows(1, start=11, answer="long " * 200)
+    job = prepare(context, store, training=rows)
+    assert job.error.code == "invalid_training_file"
+    assert "Example 12" in job.error.message
+
+
+def test_rows_in_both_files_are_warned_about(context, store):
+    both = upload(store, chat_rows(3, start=9) + chat_rows(2, start=50))
+    job = prepare(context, store, validation_file=both)
+    assert job.status is JobStatus.QUEUED
+    warnings = [e for e in store.jobs.events(job.id).items if e.level is EventLevel.WARN]
+    assert any("shares 3 of its 5 examples" in event.message for event in warnings)
+
+
+def test_a_preparation_that_is_done_again_tells_nothing_twice(context, store):
+    job = submit(store)
+    claim = store.queue.claim(Stage.PREPARING, "w", 0)
+    store.queue.note(claim, f"Validating training file: {job.draft.training_file}")
+    again = store.queue.claim(Stage.PREPARING, "v", 30)
+    with pytest.raises(ClaimLost):
+        prepare_job(context, claim)
+    prepare_job(context, again)
+    assert len(texts(store, job.id)) == len(set(texts(store, job.id))) == 3
+
+
+def test_a_job_that_was_cancelled_meanwhile_is_left_alone(context, store):
+    job = submit(store)
+    claim = store.queue.claim(Stage.PREPARING, "w", 30)
+    store.jobs.cancel(job.id)
+    with pytest.raises(ClaimLost):
+        prepare_job(context, claim)
+    assert store.jobs.get(job.id).status is JobStatus.CANCELLED
+
+
+def test_a_file_that_was_deleted_is_named(context, store):
+    job = submit(store)
+    store.files.delete(job.draft.training_file)
+    with pytest.raises(InvalidData) as caught:
+        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+    assert (caught.value.code, caught.value.param) == ("invalid_training_file", "training_file")
+
+
+def test_bytes_that_changed_since_the_upload_are_noticed(context, store, given):
+    job = submit(store)
+    (given.home / "files" / job.draft.training_file).write_bytes(chat_rows(13))
+    with pytest.raises(ServerError, match="not what was uploaded"):
+        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+
+
+def test_a_base_model_that_nobody_knows_cannot_be_tuned(context, store):
+    submit(store, base_model="nothing")
+    with pytest.raises(ModelNotAvailable):
+        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+
+
+def test_a_job_waits_for_its_base_model_and_says_so_once(store, given, tmp_path):
+    missing = replace(given, embedded_wheel=str(tmp_path / "no.whl"))
+    context = open_context(missing, store)
+    name = "smollm2-135m-instruct"
+    downloads = given.home / "downloads"
+    downloads.mkdir(exist_ok=True)
+    job = submit(store, base_model=name)
+    problem = downloads / f"{name}.problem.json"
+    problem.write_text(json.dumps({"message": "an old failure"}))
+    claim = store.queue.claim(Stage.PREPARING, "w", 30)
+    lock = (downloads / f"{name}.lock").open("ab")
+    import fcntl
+
+    fcntl.flock(lock, fcntl.LOCK_EX)  # somebody fetches it already
+    for _ in range(2):
+        with pytest.raises(NotYet):
+            prepare_job(context, claim)
+    assert texts(store, job.id).count(f"Fetching base model: {name}") == 1
+    problem.write_text(json.dumps({"message": "No network."}))
+    lock.close()
+    with pytest.raises(DownloadFailed, match="No network"):
+        prepare_job(context, claim)
+
+
+def make_parent(store, given, name="ft:tiny:personal::abcdefgh", base_sha256=None):
+    """Register a tuned model over the tiny base; return it."""
+    base = given.home / "models" / "base" / "tiny"
+    work, folder = given.home / "parent.work", given.home / "models" / "tuned" / "ftjob-parent"
+    work.mkdir()
+    for copied in ("tokenizer.json", "chat_template.jinja", "sintonia.json"):
+        (work / copied).write_bytes((base / copied).read_bytes())
+    config = {"r": 4, "lora_alpha": 8.0, "target_modules": ["up_proj"]}
+    (work / "adapter_config.json").write_text(json.dumps(config))
+    (work / "adapter_model.safetensors").write_bytes(b"weights")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    sha256 = seal(work, folder)
+    from sintonia.sealed import hash_file
+
+    ref = BaseRef("tiny", str(base), base_sha256 or hash_file(base / "manifest.json"))
+    model = Model(name, ModelKind.TUNED, 1, "personal", ref, str(folder), sha256, "ftjob-parent")
+    store.models.add(model)
+    return model
+
+
+def test_continued_tuning_starts_from_a_copy_of_its_parent(context, store, given):
+    parent = make_parent(store, given)
+    job = prepare(context, store, parent_model=parent.name, model=parent.name)
+    spec = read_spec(given.home / "runs" / job.id / "spec.json")
+    assert (spec.parent.model, spec.parent.sha256) == (parent.name, parent.adapter_sha256)
+    assert Path(spec.parent.folder).parent == given.home / "runs" / job.id
+    assert (spec.lora.rank, spec.lora.alpha, spec.lora.targets) == (4, 8.0, ("up_proj",))
+    claim = store.queue.claim(Stage.RUNNING, "w", 30)
+    assert claim.tuned_name.startswith("ft:tiny:personal::")
+    assert claim.tuned_name != parent.name
+
+
+def test_a_parent_over_another_base_is_refused(context, store, given):
+    parent = make_parent(store, given, base_sha256="0" * 64)
+    submit(store, parent_model=parent.name, model=parent.name)
+    with pytest.raises(ModelNotAvailable, match="another tiny"):
+        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+
+
+def test_a_parent_that_was_deleted_is_named(context, store, given):
+    parent = make_parent(store, given)
+    submit(store, parent_model=parent.name)
+    store.models.delete(parent.name)
+    with pytest.raises(ModelNotAvailable, match=parent.name):
+        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
