@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_FAMILIES, save_tiny
 
+from conftest import TINY_FAMILIES, save_tiny
 from sintonia.data.forest import EncodedSequence, build_forest, pack
 from sintonia.errors import RefusedModel
 from sintonia.models import adapters

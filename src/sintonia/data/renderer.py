@@ -88,6 +88,11 @@ class Renderer:
         )
         return cls(files)
 
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens there are; a token's id is below it."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
     def sequences(self, example: Example) -> list[TokenSequence]:
         """Return one sequence for each learned turn.
 
@@ -162,7 +167,9 @@ class Renderer:
         """Return prompt and answer texts of the turn at ``place``, the end token left off."""
         before, upto = example.messages[:place], example.messages[: place + 1]
         if not before:
-            raise InvalidValue("the first message is from the assistant; it answers nothing")
+            raise InvalidValue(
+                "message 1 is from the assistant and answers nothing; give it the weight 0"
+            )
         prompt = self._render(before, example.tools, add_generation_prompt=True)
         whole = self._render(upto, example.tools, add_generation_prompt=False)
         answer, found, _ = whole.removeprefix(prompt).partition(self._end_token)
@@ -222,6 +229,8 @@ class Renderer:
             raise InvalidValue(f"message contains an invalid token: {found[0]}.", param=param)
 
 
+CALL_BEGIN = "<tool_call>"
+"""How a tool call begins in an answer's text."""
 _CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 
 
@@ -288,6 +297,7 @@ def _hash(*parts: bytes | str) -> str:
 
 
 __all__ = [
+    "CALL_BEGIN",
     "ParsedMessage",
     "Renderer",
     "RendererFiles",

@@ -103,24 +103,26 @@ def encode(
     """Return the sequences of one example; ``number`` counts from 1 and is for messages.
 
     Raises ``InvalidData`` for one that is longer than the context, unless it is to be cut and
-    something learned is left.
+    something learned is left: a turn that lies past the context whole is left out.
     """
     encoded = []
     for sequence in renderer.sequences(example):
-        tokens = np.array([*sequence.prompt_ids, *sequence.answer_ids], dtype=np.int32)
-        if len(tokens) > rules.context_tokens and not rules.truncate:
+        if len(sequence) > rules.context_tokens and not rules.truncate:
             raise InvalidData(
-                f"Example {number} has {len(tokens)} tokens; the model reads at most "
+                f"Example {number} has {len(sequence)} tokens; the model reads at most "
                 f"{rules.context_tokens}. Shorten it, or set `truncate`."
             )
         if len(sequence.prompt_ids) >= rules.context_tokens:
-            raise InvalidData(
-                f"Example {number}: everything that is learned lies past the "
-                f"{rules.context_tokens} tokens that the model reads. Shorten its prompt."
-            )
+            continue
+        tokens = np.array([*sequence.prompt_ids, *sequence.answer_ids], dtype=np.int32)
         tokens = tokens[: rules.context_tokens]
         weight = sequence.weight
         encoded.append(EncodedSequence(tokens, len(sequence.prompt_ids), weight, number - 1))
+    if not encoded:
+        raise InvalidData(
+            f"Example {number}: everything that is learned lies past the "
+            f"{rules.context_tokens} tokens that the model reads. Shorten its prompt."
+        )
     return encoded
 
 

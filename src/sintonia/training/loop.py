@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -57,25 +57,30 @@ def train(run: Run, metrics: dict[str, float]) -> tuple[Ending, dict[str, float]
     """
     schedule = Schedule(run.training.num_rows, run.spec.batch_size, run.spec.seed)
     progress = run.learner.progress
-    last_snapshot = time.monotonic()
+    last_saved = time.monotonic()
     while progress.step < run.spec.total_steps:
         progress.step += 1
         metrics = _do_step(run, schedule)
         failpoints.reach("step")
-        is_last = progress.step == run.spec.total_steps
-        if schedule.ends_epoch(progress.step):
-            run.reporter.sync()
-            folder = run.checkpoints.save_epoch(run.learner, metrics)
-            run.reporter.checkpoint(progress.step, f"checkpoints/{folder.name}", metrics)
-            last_snapshot = time.monotonic()
-        stops = run.should_stop() and not is_last
-        if stops or time.monotonic() - last_snapshot >= run.spec.snapshot_seconds:
-            run.reporter.sync()
-            run.checkpoints.save_snapshot(run.learner, metrics)
-            last_snapshot = time.monotonic()
+        stops = run.should_stop() and progress.step < run.spec.total_steps
+        is_due = time.monotonic() - last_saved >= run.spec.snapshot_seconds
+        is_epoch_end = schedule.ends_epoch(progress.step)
+        if is_epoch_end or stops or is_due:
+            _save(run, metrics, is_epoch_end=is_epoch_end)
+            last_saved = time.monotonic()
         if stops:
             return Ending.STOPPED, metrics
     return Ending.FINISHED, metrics
+
+
+def _save(run: Run, metrics: dict[str, float], *, is_epoch_end: bool) -> None:
+    """Save an epoch's checkpoint, or a snapshot; the steps told before it become durable first."""
+    run.reporter.sync()
+    if not is_epoch_end:
+        run.checkpoints.save_snapshot(run.learner, metrics)
+        return
+    folder = run.checkpoints.save_epoch(run.learner, metrics)
+    run.reporter.checkpoint(run.learner.progress.step, f"checkpoints/{folder.name}", metrics)
 
 
 def _do_step(run: Run, schedule: Schedule) -> dict[str, float]:
@@ -91,6 +96,7 @@ def _do_step(run: Run, schedule: Schedule) -> dict[str, float]:
         **learned.named("train"),
         **_validate(run, step, is_epoch_end=schedule.ends_epoch(step)),
     }
+    _check_finite(step, metrics.values())
     run.reporter.step(
         {
             "step": step,
@@ -119,17 +125,21 @@ def _learn(run: Run, rows: list[int]) -> Measured:
         run.reporter.beat()
     learned = totals.means()
     norm = clip(run.parameters, spec.optimizer.max_gradient_norm)
-    if not math.isfinite(learned.loss) or not math.isfinite(norm):
-        raise TrainerFailed(
-            f"The loss is not a number at step {learner.progress.step}: training diverged. "
-            "Lower learning_rate_multiplier."
-        )
+    _check_finite(learner.progress.step, (learned.loss, norm))
     rate = learning_rate_at(learner.progress.step, spec.total_steps, spec.optimizer)
     for group in learner.optimizer.param_groups:
         group["lr"] = rate
     learner.optimizer.step()
     learner.optimizer.zero_grad(set_to_none=True)
     return learned
+
+
+def _check_finite(step: int, values: Iterable[float]) -> None:
+    if not all(math.isfinite(value) for value in values):
+        raise TrainerFailed(
+            f"The loss is not a number at step {step}: training diverged. "
+            "Lower learning_rate_multiplier."
+        )
 
 
 def _validate(run: Run, step: int, *, is_epoch_end: bool) -> dict[str, float]:

