@@ -69,12 +69,13 @@ async def _receive(request: Request, path: Path, max_file_bytes: int) -> _Form:
     with path.open("wb") as file, _form_errors():
         form = _Form(file, max_file_bytes)
         parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
+        body = request.stream()
         try:
-            async for chunk in request.stream():
+            async for chunk in body:
                 await to_thread.run_sync(parser.write, chunk)
             parser.finalize()
         except PayloadTooLarge:
-            await _drain(request)
+            await _drain(body)
             raise
         return form
 
@@ -190,10 +191,10 @@ def _form_errors() -> Iterator[None]:
         ) from None
 
 
-async def _drain(request: Request) -> None:
+async def _drain(body: AsyncIterator[bytes]) -> None:
     """Read on for a while: a client that is still sending would miss the answer."""
     size_bytes = 0
-    async for chunk in request.stream():
+    async for chunk in body:
         size_bytes += len(chunk)
         if size_bytes > _MAX_DRAINED_BYTES:
             return

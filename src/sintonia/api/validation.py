@@ -73,15 +73,15 @@ def _wrong_type(expected: str) -> Callable[[str, Finding], InvalidRequest]:
     return build
 
 
-def _out_of_range(sign: str, bound: str, word: str) -> Callable[[str, Finding], InvalidRequest]:
+def _out_of_range(sign: str, bound: str, side: str) -> Callable[[str, Finding], InvalidRequest]:
     def build(param: str, finding: Finding) -> InvalidRequest:
         value, limit = finding["input"], finding["ctx"][bound]
         kind = "decimal" if isinstance(limit, float) or isinstance(value, float) else "integer"
         return InvalidRequest(
-            f"Invalid '{param}': {kind} {word} value. "
+            f"Invalid '{param}': {kind} {side}imum value. "
             f"Expected a value {sign} {limit:g}, but got {shown(value)} instead.",
             param=param,
-            code=f"{kind}_{word.replace(' ', '_')}_value",
+            code=f"{kind}_{side.replace(' ', '_')}_value",
         )
 
     return build

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sintonia.data.renderer import ParsedMessage
+from sintonia.data.renderer import CALL_BEGIN, ParsedMessage
 from sintonia.domain.examples import ToolCall
 from sintonia.serving.text import overlap
-
-CALL_BEGIN = "<tool_call>"
-"""How a tool call begins in the text of an answer, see ``Renderer.parse``."""
 
 
 class CallHolder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from sintonia.data.renderer import Renderer
+from sintonia.errors import InvalidValue
 from sintonia.generation.base import Engine
 from sintonia.serving.answers import CompletionRequest, EndPiece, Piece, StopReason, TextPiece
 from sintonia.serving.generate import Plan, answer_pieces, merge, plan
@@ -37,7 +38,16 @@ def completion_pieces(
 
 
 def _prompt_ids(prompt: str | tuple[int, ...], renderer: Renderer) -> list[int]:
-    return renderer.completion_prompt(prompt) if isinstance(prompt, str) else list(prompt)
+    if isinstance(prompt, str):
+        return renderer.completion_prompt(prompt)
+    unknown = next((token for token in prompt if not 0 <= token < renderer.num_tokens), None)
+    if unknown is not None:
+        raise InvalidValue(
+            f"Invalid 'prompt': token {unknown} does not exist; this model's tokens are "
+            f"0 to {renderer.num_tokens - 1}.",
+            param="prompt",
+        )
+    return list(prompt)
 
 
 async def _nothing(index: int) -> AsyncGenerator[Piece, None]:

@@ -71,9 +71,12 @@ class Jobs:
     ) -> Page[Job]:
         """Return jobs, the newest first; with ``metadata`` only those that have all its pairs.
 
+        An empty ``metadata`` means the jobs that have none.
         Raises ``InvalidValue`` for an ``after`` that is no job of the list.
         """
         query = select_jobs()
+        if metadata is not None and not metadata:
+            query = query.where(~sa.exists().where(JOB_METADATA.c.job_id == JOBS.c.id))
         for key, value in (metadata or {}).items():
             pair = JOB_METADATA.alias()
             query = query.where(

@@ -1,0 +1,150 @@
+"""Files over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+from api_calls import error_of, rows, upload
+
+BOUNDARY = "xyz"
+
+
+def form(*parts: tuple[str, str | None, bytes]) -> dict:
+    """Return the arguments of a request with a form in exactly this order of parts."""
+    body = b""
+    for name, filename, content in parts:
+        label = f'form-data; name="{name}"' + (f'; filename="{filename}"' if filename else "")
+        head = f"--{BOUNDARY}\r\nContent-Disposition: {label}\r\n\r\n"
+        body += head.encode() + content + b"\r\n"
+    body += f"--{BOUNDARY}--\r\n".encode()
+    return {
+        "content": body,
+        "headers": {"content-type": f"multipart/form-data; boundary={BOUNDARY}"},
+    }
+
+
+def test_a_file_goes_in_and_comes_out_the_same(client):
+    content = rows()
+    file = upload(client, content)
+    assert file["id"].startswith("file-")
+    assert file == client.get(f"/v1/files/{file['id']}").json()
+    assert {k: file[k] for k in ("object", "bytes", "filename", "purpose", "status")} == {
+        "object": "file",
+        "bytes": len(content),
+        "filename": "train.jsonl",
+        "purpose": "fine-tune",
+        "status": "processed",
+    }
+    answer = client.get(f"/v1/files/{file['id']}/content")
+    assert answer.content == content
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert "train.jsonl" in answer.headers["content-disposition"]
+    deleted = client.delete(f"/v1/files/{file['id']}").json()
+    assert deleted == {"id": file["id"], "object": "file", "deleted": True}
+    assert error_of(client.get(f"/v1/files/{file['id']}"), 404, None, "id")
+
+
+def test_the_purpose_may_come_before_or_after_the_file(client):
+    file = ("file", "a.bin", b"\r\n--xy not the boundary \0")
+    purpose = ("purpose", None, b"user_data")
+    for order in ([purpose, file], [file, purpose]):
+        answer = client.post("/v1/files", **form(*order))
+        assert answer.json()["bytes"] == len(file[2])
+
+
+def test_a_data_file_with_bad_rows_is_kept_and_says_what_is_wrong(client):
+    content = rows(3) + b'{"messages": [{"role": "bot", "content": "x"}]}\nnot json\n'
+    file = upload(client, content)
+    assert file["status"] == "error"
+    assert "Example 4" in file["status_details"]
+    assert "Example 5" in file["status_details"]
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\x89PNG\r\n\x1a\n\0\0", b"\n\n"])
+def test_what_is_no_jsonl_is_no_data_file(client, content):
+    file = upload(client, content)
+    assert file["status"] == "error"
+    assert file["status_details"].startswith("Invalid file format.")
+
+
+def test_a_short_data_file_is_accepted_since_it_may_be_for_validation(client):
+    assert upload(client, rows(2))["status"] == "processed"
+
+
+def test_other_purposes_are_not_looked_into(client):
+    assert upload(client, b"\0\1", purpose="user_data")["status"] == "processed"
+
+
+def test_a_file_over_the_limit_is_413_and_leaves_nothing(client, services):
+    limit = services.settings.max_file_bytes
+    assert upload(client, b"x" * limit, purpose="user_data")["bytes"] == limit
+    files = {"file": ("big.jsonl", b"x" * (limit + 1))}
+    answer = client.post("/v1/files", data={"purpose": "user_data"}, files=files)
+    error_of(answer, 413, "file_too_large", "file")
+    assert len(client.get("/v1/files").json()["data"]) == 1
+    assert list((services.settings.home / "uploads").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("parts", "code", "param"),
+    [
+        ([("purpose", None, b"fine-tune")], "missing_required_parameter", "file"),
+        ([("file", "a", b"")], "missing_required_parameter", "purpose"),
+        ([("file", "a", b""), ("purpose", None, b"fun")], "invalid_value", "purpose"),
+        ([("file", "a", b""), ("purpose", None, b"fine-tune-results")], "invalid_value", "purpose"),
+        ([("file", "a", b""), ("file", "b", b"")], None, "file"),
+        (
+            [
+                ("file", "a", b""),
+                ("purpose", None, b"batch"),
+                ("expires_after[seconds]", None, b"9"),
+            ],
+            "unsupported_parameter",
+            "expires_after",
+        ),
+    ],
+)
+def test_a_bad_form_is_400(client, parts, code, param):
+    error_of(client.post("/v1/files", **form(*parts)), 400, code, param)
+
+
+@pytest.mark.parametrize("body", [b"", b"rubbish", b"--xyz\r\nbroken", b"--xyz\r\n\r\n--xyz"])
+def test_a_damaged_form_is_400(client, body):
+    headers = {"content-type": "multipart/form-data; boundary=xyz"}
+    answer = client.post("/v1/files", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_filename_is_only_a_label(client):
+    name = '../../tmp/ü " ;.jsonl'
+    files = {"file": (name, rows())}
+    file = client.post("/v1/files", data={"purpose": "fine-tune"}, files=files).json()
+    assert file["filename"].startswith("../../tmp/ü")
+    answer = client.get(f"/v1/files/{file['id']}/content")
+    assert "\n" not in answer.headers["content-disposition"]
+    assert answer.content == rows()
+
+
+def test_lists_page_filter_and_order(client):
+    ids = [upload(client)["id"] for _ in range(3)]
+    other = upload(client, b"x", purpose="batch")["id"]
+    page = client.get("/v1/files", params={"limit": 2, "purpose": "fine-tune"}).json()
+    assert [file["id"] for file in page["data"]] == [ids[2], ids[1]]
+    assert (page["has_more"], page["first_id"], page["last_id"]) == (True, ids[2], ids[1])
+    after = {"after": page["last_id"], "purpose": "fine-tune"}
+    rest = client.get("/v1/files", params=after).json()
+    assert [file["id"] for file in rest["data"]] == [ids[0]]
+    assert rest["has_more"] is False
+    oldest = client.get("/v1/files", params={"order": "asc", "limit": 1}).json()
+    assert oldest["data"][0]["id"] == ids[0]
+    assert client.get("/v1/files").json()["data"][0]["id"] == other
+    error_of(client.get("/v1/files?after=file-x"), 400, "invalid_value", "after")
+    error_of(client.get("/v1/files?order=up"), 400, "invalid_value", "order")
+
+
+@pytest.mark.parametrize(
+    "path", ["file-x", "file-x/content", "%2e%2e%2fsintonia.db", "train.jsonl"]
+)
+def test_an_unknown_file_is_404(client, path):
+    assert client.get(f"/v1/files/{path}").status_code == 404
+    assert "error" in client.get(f"/v1/files/{path}").json()
