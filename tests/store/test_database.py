@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 
 from sintonia import settings
 from sintonia.domain.jobs import JobDraft
-from sintonia.errors import Unavailable
+from sintonia.errors import InvalidValue, Unavailable
 from sintonia.store import Store
 from sintonia.store.database import Database
 from sintonia.store.tables import METADATA
@@ -92,3 +92,14 @@ def test_readers_go_on_while_somebody_writes(tmp_path):
         with database.read() as reader:
             assert reader.exec_driver_sql("SELECT count(*) FROM files").scalar() == 0
     database.close()
+
+
+def test_half_a_character_is_refused_and_not_a_fault_of_ours(tmp_path):
+    store = Store.open(settings.load({}, home=str(tmp_path)))
+    draft = JobDraft(model="m", base_model="m", training_file="f", metadata={"k": "\ud800"})
+    with pytest.raises(InvalidValue):
+        store.jobs.create(draft)
+    with pytest.raises(InvalidValue):
+        store.files.get("\ud800")
+    assert store.jobs.list().items == []
+    store.close()

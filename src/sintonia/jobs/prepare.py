@@ -165,7 +165,8 @@ def _check_files(
     for field, (file_id, name, min_examples) in wanted.items():
         path = run.data / name
         _copy_file(context, file_id, path, field)
-        report = validate(path, renderer=renderer, min_examples=min_examples)
+        called = field.replace("_", " ").capitalize()
+        report = validate(path, renderer=renderer, min_examples=min_examples, called=called)
         # Relative to the run's folder, so that the folder can be moved.
         ref = DataRef(f"data/{name}", report.sha256, report.num_examples, file_id)
         checked[field] = _Data(ref, report, path)

@@ -87,16 +87,23 @@ def work(context: WorkerContext) -> None:
 
 def _serve(context: WorkerContext, role: _Role, owner: str) -> None:
     """Claim and handle jobs of one stage, one after the other."""
-    while not context.stop.is_set():
-        try:
-            claim = context.store.queue.claim(role.stage, owner, context.settings.lease_seconds)
-        except SintoniaError as problem:  # busy or full: the next look may succeed
-            _log.warning("no claim: %s", problem)
-            claim = None
-        if claim is None:
-            context.stop.wait(context.pace.poll_seconds)
-            continue
-        _handle(context, claim, role.handler)
+    try:
+        while not context.stop.is_set():
+            claim = _claim(context, role.stage, owner)
+            if claim is None:
+                context.stop.wait(context.pace.poll_seconds)
+            else:
+                _handle(context, claim, role.handler)
+    finally:
+        context.stop.set()  # a worker that lost a thread is better started again
+
+
+def _claim(context: WorkerContext, stage: Stage, owner: str) -> Claim | None:
+    try:
+        return context.store.queue.claim(stage, owner, context.settings.lease_seconds)
+    except SintoniaError as problem:  # busy or full: the next look may succeed
+        _log.warning("no claim: %s", problem)
+        return None
 
 
 def _handle(context: WorkerContext, claim: Claim, handler: Handler) -> None:

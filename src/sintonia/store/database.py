@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from sintonia.errors import InsufficientStorage, ServerError, Unavailable
+from sintonia.errors import InsufficientStorage, InvalidValue, ServerError, Unavailable
 
 BUSY_SECONDS = 10.0
 """How long a transaction waits for another writer before it gives up."""
@@ -92,8 +92,14 @@ def _as_ours() -> Iterator[None]:
         yield
     except sa.exc.TimeoutError:
         raise Unavailable("The database has too many users at once. Try again.") from None
-    except sa.exc.OperationalError as problem:
+    except sa.exc.IntegrityError:
+        raise
+    except sa.exc.DBAPIError as problem:
         raise _translated(str(problem.orig)) from problem
+    except UnicodeEncodeError:
+        raise InvalidValue(
+            "A value holds half a character (a lone surrogate). Send text."
+        ) from None
     except OSError as problem:
         if problem.errno == errno.ENOSPC:
             raise InsufficientStorage("The disk is full. Free some space.") from problem

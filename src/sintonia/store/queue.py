@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from sintonia import failpoints
-from sintonia.domain.jobs import EventLevel, Job, JobError, JobEvent, JobStatus, check_transition
+from sintonia.domain.jobs import EventLevel, Job, JobError, JobEvent, JobStatus
 from sintonia.store.claims import (
     Admission,
     Claim,
@@ -26,12 +26,20 @@ from sintonia.store.claims import (
     Stage,
 )
 from sintonia.store.database import Database
+from sintonia.store.fence import (
+    ENDED,
+    change_job,
+    finish_job,
+    held_by,
+    lock_job,
+    move_job,
+    read_again,
+    read_claim,
+)
 from sintonia.store.imports import import_batch
-from sintonia.store.jobs import ACTIVE, has_event, insert_event, read_job, select_jobs
-from sintonia.store.rows import file_values, job_of, model_values
+from sintonia.store.jobs import ACTIVE, has_event, insert_event, read_job
+from sintonia.store.rows import file_values, model_values
 from sintonia.store.tables import CHECKPOINTS, FILES, JOBS, MODELS
-
-ENDED = tuple(status for status in JobStatus if status.is_terminal)
 
 LAUNCHING = "launching"
 """The handle of an attempt whose trainer may have been launched but is not known yet."""
@@ -76,7 +84,7 @@ class Queue:
             job_id = connection.scalar(take)
             if job_id is None:
                 return None
-            claim = _read_claim(connection, job_id, stage, lease_seconds)
+            claim = read_claim(connection, job_id, stage, lease_seconds)
         failpoints.reach("claim")
         return claim
 
@@ -96,7 +104,7 @@ class Queue:
     def is_held(self, claim: Claim) -> bool:
         """Tell whether the claim still allows writing."""
         with self._database.read() as connection:
-            return connection.scalar(sa.select(JOBS.c.seq).where(*_is_held(claim))) is not None
+            return connection.scalar(sa.select(JOBS.c.seq).where(*held_by(claim))) is not None
 
     def refresh(self, claim: Claim) -> Claim:
         """Return the claim with the job as it is now, whatever its holder did since.
@@ -104,7 +112,7 @@ class Queue:
         Raises ``ClaimLost`` when another holds the job or it has ended.
         """
         with self._database.read() as connection:
-            current = _renewed(connection, claim)
+            current = read_again(connection, claim)
         if current.owner != claim.owner or current.job.status.is_terminal:
             raise ClaimLost(claim.job.id)
         return current
@@ -134,7 +142,7 @@ class Queue:
         Returns whether it was added. Raises ``ClaimLost``.
         """
         with self._database.write() as connection:
-            _change(connection, claim, {})
+            lock_job(connection, claim)
             if has_event(connection, claim.job.id, message):
                 return False
             insert_event(connection, claim.job.id, message, level=level)
@@ -145,35 +153,35 @@ class Queue:
     ) -> JobEvent:
         """Add an event. Raises ``ClaimLost``."""
         with self._database.write() as connection:
-            _change(connection, claim, {})
+            lock_job(connection, claim)
             return insert_event(connection, claim.job.id, message, level=level)
 
     def admit(self, claim: Claim, admission: Admission) -> None:
         """Move a prepared job to the queue and give the claim up. Raises ``ClaimLost``."""
         values = dataclasses.asdict(admission) | {"owner": None, "lease_expires_at": 0}
         with self._database.write() as connection:
-            _move(connection, claim, JobStatus.QUEUED, values)
+            move_job(connection, claim, JobStatus.QUEUED, values)
             message = "Files validated, moving job to queued state"
             insert_event(connection, claim.job.id, message)
 
     def start(self, claim: Claim) -> Claim:
         """Move a queued job to running. Raises ``ClaimLost``."""
         with self._database.write() as connection:
-            _move(connection, claim, JobStatus.RUNNING, {})
+            move_job(connection, claim, JobStatus.RUNNING, {})
             insert_event(connection, claim.job.id, "Fine-tuning job started")
-            return _renewed(connection, claim)
+            return read_again(connection, claim)
 
     def start_attempt(self, claim: Claim) -> Claim:
         """Begin one more attempt; the old claim can write no more. Raises ``ClaimLost``."""
         with self._database.write() as connection:
-            _change(connection, claim, _next_attempt(claim))
-            return _renewed(connection, dataclasses.replace(claim, attempt=claim.attempt + 1))
+            change_job(connection, claim, _next_attempt(claim))
+            return read_again(connection, claim)
 
     def set_handle(self, claim: Claim, handle: str) -> Claim:
         """Remember the live trainer, so that another worker can adopt it. Raises ``ClaimLost``."""
         with self._database.write() as connection:
-            _change(connection, claim, {"handle": handle})
-            return _renewed(connection, claim)
+            change_job(connection, claim, {"handle": handle})
+            return read_again(connection, claim)
 
     def import_records(self, claim: Claim, batch: ImportBatch) -> Claim:
         """Store what a trainer said, and how far it was read, together. Raises ``ClaimLost``."""
@@ -181,10 +189,10 @@ class Queue:
         if batch.estimated_finish is not None:
             values["estimated_finish"] = batch.estimated_finish
         with self._database.write() as connection:
-            _change(connection, claim, values, JOBS.c.import_offset == claim.import_offset)
+            change_job(connection, claim, values, JOBS.c.import_offset == claim.import_offset)
             import_batch(connection, claim, batch)
             failpoints.reach("import.commit")
-            return _renewed(connection, claim)
+            return read_again(connection, claim)
 
     def retry(self, claim: Claim, newest_step: int, message: str) -> Claim:
         """Count a failure (see ``Claim.failures_after``) and start the next attempt.
@@ -196,9 +204,9 @@ class Queue:
             "progress_step": max(newest_step, claim.progress_step),
         }
         with self._database.write() as connection:
-            _change(connection, claim, values)
+            change_job(connection, claim, values)
             insert_event(connection, claim.job.id, message, level=EventLevel.WARN)
-            return _renewed(connection, dataclasses.replace(claim, attempt=claim.attempt + 1))
+            return read_again(connection, claim)
 
     def settle(self, claim: Claim, settlement: Settlement) -> Job:
         """Let a job succeed: models, result file, status and name at once. Raises ``ClaimLost``."""
@@ -209,7 +217,7 @@ class Queue:
             "result_files": [settlement.result_file.id],
         }
         with self._database.write() as connection:
-            _finish(connection, claim, JobStatus.SUCCEEDED, values)
+            finish_job(connection, claim, JobStatus.SUCCEEDED, values)
             for registered in (model, *settlement.checkpoints.values()):
                 connection.execute(MODELS.insert().values(model_values(registered)))
             connection.execute(FILES.insert().values(file_values(settlement.result_file)))
@@ -224,7 +232,7 @@ class Queue:
         job_id = claim.job.id
         with self._database.write() as connection:
             values = {"error": dataclasses.asdict(error)}
-            _finish(connection, claim, JobStatus.FAILED, values)
+            finish_job(connection, claim, JobStatus.FAILED, values)
             insert_event(connection, job_id, error.message, level=EventLevel.ERROR)
             return read_job(connection, job_id)
 
@@ -245,74 +253,6 @@ def _next_attempt(claim: Claim) -> dict[str, Any]:
     return {"attempt": claim.attempt + 1, "handle": LAUNCHING, "import_offset": 0}
 
 
-def _is_held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
-    is_alive = JOBS.c.status.in_(ENDED if claim.stage is Stage.STOPPING else ACTIVE)
-    return (
-        JOBS.c.id == claim.job.id,
-        JOBS.c.owner == claim.owner,
-        JOBS.c.attempt == claim.attempt,
-        is_alive,
-    )
-
-
-def _held(claim: Claim) -> sa.Update:
-    return JOBS.update().where(*_is_held(claim))
-
-
-def _change(
-    connection: sa.Connection,
-    claim: Claim,
-    values: dict[str, Any],
-    *conditions: sa.ColumnElement[bool],
-) -> None:
-    """Change a job under its claim; without values, only check the claim and lock the row."""
-    change = _held(claim).where(*conditions).values(values or {"owner": claim.owner})
-    if connection.execute(change).rowcount != 1:
-        raise ClaimLost(claim.job.id)
-
-
-def _move(
-    connection: sa.Connection, claim: Claim, status: JobStatus, values: dict[str, Any]
-) -> None:
-    check_transition(claim.job.status, status)
-    is_as_claimed = JOBS.c.status == claim.job.status
-    _change(connection, claim, {"status": status, **values}, is_as_claimed)
-
-
-def _finish(
-    connection: sa.Connection, claim: Claim, status: JobStatus, values: dict[str, Any]
-) -> None:
-    """Move to a terminal status; a trainer that may be alive keeps its handle to be stopped by."""
-    ended = {
-        "finished_at": int(time.time()),
-        "estimated_finish": None,
-        "owner": None,
-        "lease_expires_at": 0,
-    }
-    _move(connection, claim, status, {**ended, **values})
-
-
 def _keep_checkpoints(connection: sa.Connection, job_id: str, settlement: Settlement) -> None:
     others = CHECKPOINTS.c.step.not_in(list(settlement.checkpoints))
     connection.execute(CHECKPOINTS.delete().where(CHECKPOINTS.c.job_id == job_id, others))
-
-
-def _renewed(connection: sa.Connection, claim: Claim) -> Claim:
-    return _read_claim(connection, claim.job.id, claim.stage, claim.lease_seconds)
-
-
-def _read_claim(
-    connection: sa.Connection, job_id: str, stage: Stage, lease_seconds: float
-) -> Claim:
-    row = connection.execute(select_jobs().where(JOBS.c.id == job_id)).one()
-    return Claim(
-        job=job_of(row),
-        stage=stage,
-        owner=row.owner,
-        lease_seconds=lease_seconds,
-        attempt=row.attempt,
-        tuned_name=row.tuned_name,
-        import_offset=row.import_offset,
-        num_failures=row.num_failures,
-        progress_step=row.progress_step,
-    )
