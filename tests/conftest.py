@@ -90,6 +90,18 @@ def tiny_home(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Pa
     return home
 
 
+@pytest.fixture(scope="session")
+def embedded_home() -> Path:
+    """A home with the embedded model, kept between test runs beside the environment."""
+    from sintonia import catalog
+    from sintonia.bases.library import Library
+
+    home = Path(__file__).parents[1] / ".test-home"
+    home.mkdir(exist_ok=True)
+    Library(home, catalog.load()).fetch("smollm2-135m-instruct", lambda _what, _part: None)
+    return home
+
+
 def wait_until(condition, timeout_seconds: float = 30.0, message: str = "") -> None:
     """Poll ``condition`` until it is true; fail after the timeout."""
     deadline = time.monotonic() + timeout_seconds

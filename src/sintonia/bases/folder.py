@@ -27,6 +27,8 @@ from sintonia.sealed import MANIFEST, hash_file, read_json, seal, write_json
 FACTS = "sintonia.json"
 TOKENIZER = "tokenizer.json"
 TEMPLATE = "chat_template.jinja"
+OWN_TEMPLATE = "own_chat_template.jinja"
+"""The model's own chat format where the catalog names one of ours."""
 ADAPTER_CONFIG = "adapter_config.json"
 DEFAULT_LEARNING_RATE = 5e-4
 """For models that no catalog entry knows."""

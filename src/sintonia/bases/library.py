@@ -20,6 +20,7 @@ from pathlib import Path
 from sintonia.bases.fetching import FETCHERS, Progress, check_room
 from sintonia.bases.folder import (
     ADAPTER_CONFIG,
+    OWN_TEMPLATE,
     TEMPLATE,
     BaseModel,
     check_safe,
@@ -154,10 +155,7 @@ class Library:
             given["context_tokens"] = entry.context_tokens
             given["learning_rate"] = entry.learning_rate
         facts = describe(folder, given)
-        template = entry.template if entry else ""
-        if template or not _has_template(folder):
-            text = our_template(template or "chatml", entry.default_system if entry else "")
-            (folder / TEMPLATE).write_text(text, encoding="utf-8")
+        _settle_template(folder, entry)
         self._folder.mkdir(parents=True, exist_ok=True)
         return finish(folder, self._folder / name, facts)
 
@@ -197,6 +195,21 @@ class Library:
             except BlockingIOError:
                 return True
         return False
+
+
+def _settle_template(folder: Path, entry: CatalogEntry | None) -> None:
+    """Put in the template that the catalog names, or ours where the model has none.
+
+    A model's own template that was replaced stays beside it, for comparison.
+    """
+    has_own = _has_template(folder)
+    name = entry.template if entry else ""
+    if has_own and not name:
+        return
+    if has_own:
+        (folder / TEMPLATE).rename(folder / OWN_TEMPLATE)
+    text = our_template(name or "chatml", entry.default_system if entry else "")
+    (folder / TEMPLATE).write_text(text, encoding="utf-8")
 
 
 def _has_template(folder: Path) -> bool:
