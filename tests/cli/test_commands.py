@@ -56,7 +56,7 @@ def test_settings_show_value_and_origin(home, monkeypatch, capfd):
 
     code, out, _ = run(capfd, "settings")
 
-    rows = {line.split("│")[1].strip(): line for line in out.splitlines() if "│" in line}
+    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     assert code == 0
     assert "8123" in rows["port"]
     assert "environment" in rows["port"]

@@ -49,6 +49,14 @@ def connect(settings: Settings, server: str | None = None) -> Iterator[Client]:
                     _leave(folder, record, client, clients)
 
 
+def lasting_url(settings: Settings, client: Client) -> str:
+    """Return where the models can be asked later: an on-demand server will be gone by then."""
+    record = ServerFolder(settings.home).read()
+    if record is not None and record.on_demand and record.url == client.url:
+        return f"http://{settings.host}:{settings.port}"
+    return client.url
+
+
 def start_in_background(
     settings: Settings, *, on_demand: bool, port: int | None = None
 ) -> ServerRecord:

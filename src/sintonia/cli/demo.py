@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from sintonia import settings as settings_module
-from sintonia.cli.background import connect
+from sintonia.cli.background import connect, lasting_url
 from sintonia.cli.finetune import how_to_use, why_failed
 from sintonia.cli.follow import follow
 from sintonia.cli.library import fetch_with_bar, open_library
@@ -108,11 +108,12 @@ def demo(
     with ExitStack() as stack:
         with watch.stage("starting the server"):
             client = stack.enter_context(connect(settings, server))
-        run(plan, client.url, screen, watch)
+        result = run(plan, client.url, screen, watch)
+        screen.print(how_to_use(lasting_url(settings, client), result.model), soft_wrap=True)
 
 
-def run(plan: Plan, url: str, screen: Console, watch: Stopwatch) -> None:
-    """Tune, ask, compare and tell, through the SDK alone."""
+def run(plan: Plan, url: str, screen: Console, watch: Stopwatch) -> Result:
+    """Tune, ask, compare and tell, through the SDK alone; return the tuned model's result."""
     with open_sdk(url) as sdk:
         jobs = SdkJobs(sdk, url)
         with watch.stage("tuning"):
@@ -125,7 +126,7 @@ def run(plan: Plan, url: str, screen: Console, watch: Stopwatch) -> None:
     screen.print(side_by_side(questions, *results))
     screen.print(score_table(results))
     screen.print(", ".join(f"{name} {duration(seconds)}" for name, seconds in watch.stages))
-    screen.print(how_to_use("http://127.0.0.1:8000", results[-1].model), soft_wrap=True)
+    return results[-1]
 
 
 def tune(plan: Plan, jobs: SdkJobs, screen: Console) -> Mapping[str, Any]:

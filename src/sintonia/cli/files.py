@@ -30,10 +30,10 @@ def list_files(server: ServerOption = None) -> None:
         console().print("No files yet. Upload one with `sintonia files upload FILE`.")
         return
     rows = (
-        (f["id"], f["filename"], f["purpose"], size(f["bytes"]), moment(f["created_at"]))
+        (f["id"], size(f["bytes"]), moment(f["created_at"]), f["filename"], f["purpose"])
         for f in found
     )
-    console().print(table(("File", "Name", "Purpose", "Size", "Created"), rows))
+    console().print(table(("File", "Size", "Created", "Name", "Purpose"), rows))
 
 
 @app.command()

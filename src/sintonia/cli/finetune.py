@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.prompt import Prompt
 
 from sintonia import settings as settings_module
-from sintonia.cli.background import connect
+from sintonia.cli.background import connect, lasting_url
 from sintonia.cli.client import Client, Json
 from sintonia.cli.data import refuse_bad_file
 from sintonia.cli.follow import follow
@@ -102,7 +102,7 @@ def finetune(
         if detach:
             screen.print(f"Follow it with `sintonia jobs follow {job['id']}`.")
             return
-        follow_to_the_end(client, job["id"], screen)
+        follow_to_the_end(client, job["id"], screen, lasting_url(settings, client))
 
 
 def fetch_base(settings: Settings, model: str, screen: Console) -> None:
@@ -128,11 +128,11 @@ def create_job(client: Client, order: Order) -> Json:
         raise
 
 
-def follow_to_the_end(client: Client, job_id: str, screen: Console) -> None:
+def follow_to_the_end(client: Client, job_id: str, screen: Console, url: str) -> None:
     """Show a job until it ends and say how it ended; Ctrl-C asks what to do with it.
 
-    Raises ``TrainerFailed`` for a job that failed, ``typer.Exit`` for one that was cancelled
-    or left.
+    ``url`` is shown as the place to ask the model. Raises ``TrainerFailed`` for a job that
+    failed, ``typer.Exit`` for one that was cancelled or left.
     """
     try:
         with job_view(screen) as view:
@@ -140,10 +140,10 @@ def follow_to_the_end(client: Client, job_id: str, screen: Console) -> None:
     except KeyboardInterrupt:
         _interrupted(client, job_id, screen)
         raise typer.Exit(INTERRUPTED) from None
-    conclude(client, job, screen)
+    conclude(client, job, screen, url)
 
 
-def conclude(client: Client, job: Mapping[str, Any], screen: Console) -> None:
+def conclude(client: Client, job: Mapping[str, Any], screen: Console, url: str) -> None:
     """Say how a job ended. Raises like :func:`follow_to_the_end`."""
     if job["status"] == "failed":
         raise TrainerFailed(why_failed(job))
@@ -155,7 +155,7 @@ def conclude(client: Client, job: Mapping[str, Any], screen: Console) -> None:
     screen.print("Tuned model: ", style="bold", end="")
     screen.print(name, style="bold green", soft_wrap=True)
     screen.print(facts(_results(client, job)))
-    screen.print(how_to_use(client.url, name), soft_wrap=True)
+    screen.print(how_to_use(url, name), soft_wrap=True)
 
 
 def how_to_use(url: str, model: str) -> str:

@@ -45,10 +45,10 @@ def show(items: Sequence[Item], screen: Console) -> None:
     """Print everything that takes space, the largest first, and the sums."""
     ordered = sorted(items, key=lambda item: (not item.can_go, -item.size_bytes))
     rows = (
-        (item.kind, item.name, size(item.size_bytes), "yes" if item.can_go else "no", item.why)
+        ("yes" if item.can_go else "no", item.kind, size(item.size_bytes), item.name, item.why)
         for item in ordered
     )
-    screen.print(table(("Kind", "Name", "Size", "Can go", "Why"), rows))
+    screen.print(table(("Can go", "Kind", "Size", "Name", "Why"), rows))
     total = sum(item.size_bytes for item in items)
     removable = sum(item.size_bytes for item in items if item.can_go)
     screen.print(f"{size(total)} in all, {size(removable)} can go.")

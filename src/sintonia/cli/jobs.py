@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sintonia import settings as settings_module
-from sintonia.cli.background import connect
+from sintonia.cli.background import connect, lasting_url
 from sintonia.cli.client import Client, Json
 from sintonia.cli.finetune import follow_to_the_end
 from sintonia.cli.homes import last_lines
@@ -34,7 +34,7 @@ def list_jobs(
     if not found:
         console().print("No jobs yet. Create one with `sintonia finetune FILE`.")
         return
-    columns = ("Job", "Status", "Model", "Created", "Tuned model")
+    columns = ("Job", "Status", "Created", "Model")
     console().print(table(columns, (_row(job) for job in found)))
 
 
@@ -54,8 +54,9 @@ def show(job_id: JobArgument, server: ServerOption = None) -> None:
 @app.command()
 def follow(job_id: JobArgument, server: ServerOption = None) -> None:
     """Follow a job to its end; Ctrl-C asks whether to cancel it."""
-    with connect(settings_module.load(), server) as client:
-        follow_to_the_end(client, job_id, console())
+    settings = settings_module.load()
+    with connect(settings, server) as client:
+        follow_to_the_end(client, job_id, console(), lasting_url(settings, client))
 
 
 @app.command()
@@ -126,9 +127,8 @@ def _row(job: Json) -> tuple[object, ...]:
     return (
         job["id"],
         status_line(job),
-        job["model"],
         moment(job["created_at"]),
-        job["fine_tuned_model"],
+        job["fine_tuned_model"] or job["model"],
     )
 
 
@@ -165,8 +165,9 @@ def _with_origin(value: object, origin: str | None) -> str:
 
 def _checkpoint_row(checkpoint: Json) -> tuple[object, ...]:
     metrics = checkpoint["metrics"]
+    loss = metrics.get("full_valid_loss", metrics.get("valid_loss"))
     return (
         checkpoint["step_number"],
         checkpoint["fine_tuned_model_checkpoint"],
-        metrics.get("full_valid_loss", metrics.get("valid_loss")),
+        None if loss is None else f"{loss:.4f}",
     )

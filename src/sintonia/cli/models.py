@@ -18,22 +18,27 @@ from sintonia.cli.output import console, moment, table
 
 app = typer.Typer(help="List, fetch, add and delete models.", no_args_is_help=True)
 
+SYSTEM = "system"
+"""Owner of the models that nobody here made."""
+
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Model.")]
 
 
 @app.command("list")
 def list_models(server: ServerOption = None) -> None:
-    """List base models, here or to be fetched, tuned models and aliases."""
+    """List base models, here or to be fetched, aliases and tuned models."""
     settings = settings_module.load()
-    library = open_library(settings)
     with connect(settings, server) as client:
         served = client.models()
     screen = console()
-    if server is None:
-        screen.print(bases_table(library))
-    screen.print(served_table(served, {base.ref.name for base in library.installed()}))
-    if server is None:
-        screen.print(aliases_table(library))
+    if server is not None:
+        screen.print(served_table(served))
+        return
+    library = open_library(settings)
+    screen.print(bases_table(library))
+    screen.print(aliases_table(library))
+    own = [model for model in served if model["owned_by"] != SYSTEM]
+    screen.print(served_table(own) if own else "No tuned models yet.")
 
 
 @app.command()
@@ -91,14 +96,10 @@ def bases_table(library: Library) -> Table:
     return table(("Base model", "State", "Licence", "Context"), rows)
 
 
-def served_table(models: list[Json], bases: set[str]) -> Table:
-    """Return the models that a server answers for, without the bases of the other table."""
-    rows = (
-        (model["id"], model["owned_by"], moment(model["created"]))
-        for model in models
-        if model["id"] not in bases
-    )
-    return table(("Model", "Owner", "Created"), rows)
+def served_table(models: list[Json]) -> Table:
+    """Return models as a server lists them."""
+    rows = ((model["id"], moment(model["created"])) for model in models)
+    return table(("Model", "Created"), rows)
 
 
 def aliases_table(library: Library) -> Table:

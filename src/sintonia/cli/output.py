@@ -6,21 +6,26 @@ a row with ``[brackets]`` cannot change the colours or break the screen.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from sintonia.errors import SintoniaError
 
+PIPE_COLUMNS = 400
 NOTHING = "-"
 """Stands in a cell that has no value."""
 
 
 def console() -> Console:
-    """Return a console on standard output."""
-    return Console(markup=False, highlight=False, emoji=False)
+    """Return a console on standard output; into a pipe no line is broken to fit a screen."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
+    return Console(markup=False, highlight=False, emoji=False, width=width)
 
 
 def error_console() -> Console:
@@ -41,8 +46,16 @@ def print_note(text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
-    """Return a table of texts; ``None`` shows as a dash."""
-    shown = Table(*columns, title=title or None, title_justify="left", header_style="bold")
+    """Return a table of texts, the first column on one line; ``None`` shows as a dash."""
+    shown = Table(
+        title=title or None,
+        title_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for index, name in enumerate(columns):  # a name that is cut cannot be copied
+        shown.add_column(name, overflow="fold", no_wrap=index == 0)
     for row in rows:
         shown.add_row(*(NOTHING if cell is None else str(cell) for cell in row))
     return shown
@@ -88,7 +101,7 @@ def clock(seconds: float) -> str:
 
 
 def moment(unix_seconds: int | None) -> str | None:
-    """Return a time in the machine's own zone, or ``None``."""
+    """Return a time in the machine's own zone, to the minute, or ``None``."""
     if unix_seconds is None:
         return None
-    return datetime.fromtimestamp(unix_seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(unix_seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
