@@ -39,7 +39,7 @@ class Settings:
     trainer_niceness: int = 10
     """How far a trainer's priority lies below the engine's (0 to 19)."""
     trainer_attempts: int = 3
-    """How often a job is started again after a trainer that died without progress."""
+    """How many trainers in a row may die without progress before the job fails."""
     threads: int = 0
     """Threads of a trainer and of the engine; 0 means one for each core."""
     lease_seconds: float = 15.0

@@ -82,8 +82,6 @@ def _train(folder: RunFolder, attempt: AttemptFolder, stop: StopRequest) -> Exit
     try:
         _fix_threads(folder, spec)
         run, metrics = _prepare(folder, spec, reporter, stop)
-        if run.learner.progress.step == 0:
-            reporter.event("Fine-tuning job started")
         ending, last = train(run, dict(metrics))
     finally:
         reporter.close()
