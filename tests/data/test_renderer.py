@@ -70,8 +70,8 @@ def test_a_message_of_weight_zero_is_context_and_not_learned(renderer):
 
 def test_a_developer_message_is_shown_as_system(renderer):
     prompt = text(renderer, renderer.chat_prompt([Message("developer", "D"), Message("user", "U")]))
-    assert prompt == "<|im_start|>system\nD<|im_end|>\n<|im_start|>user\nU<|im_end|>\n" + (
-        "<|im_start|>assistant\n"
+    assert prompt == (
+        "<|im_start|>system\nD<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
     )
 
 

@@ -37,7 +37,6 @@ WORDS = [
     "2]}",
     "C:\\path",
     "é️",
-    "ﬁ",
     "user@example.org",
     "{{",
     "jinja",
@@ -75,9 +74,8 @@ def conversations(count: int, *, tools: bool):
         return " ".join(numbers.choices(WORDS, k=numbers.randint(1, 12))).strip() or "x"
 
     for row in range(count):
-        messages = [{"role": "system", "content": text()}] if row % 3 == 0 else []
-        for turn in range(numbers.randint(1, 6)):
-            messages.append({"role": ("user", "assistant")[turn % 2], "content": text()})
+        roles = ["system"] * (row % 3 == 0) + ["user", "assistant"] * 3
+        messages = [{"role": role, "content": text()} for role in roles[: numbers.randint(2, 7)]]
         if tools and messages[-1]["role"] == "user":
             arguments = {"text": text(), "n": numbers.randint(0, 9)}
             function = {"name": "look_up", "arguments": arguments}
