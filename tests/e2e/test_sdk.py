@@ -14,7 +14,6 @@ import openai
 import pytest
 import uvicorn
 
-from conftest import wait_until
 from sintonia import catalog as catalog_module
 from sintonia import settings as settings_module
 from sintonia.api.app import create_app
@@ -26,6 +25,7 @@ from sintonia.domain.models import Model, ModelKind
 from sintonia.generation.base import GenerationRequest, TokenChunk
 from sintonia.generation.engines.echo import EchoEngine
 from sintonia.store import Store
+from tiny_models import wait_until
 
 TUNED = "ft:tiny:personal:tickets:0abcdEFG"
 USER = {"role": "user", "content": "hello"}

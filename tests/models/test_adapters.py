@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import save_tiny, tiny_model
 from sintonia.data.forest import EncodedSequence, build_forest
 from sintonia.errors import InvalidValue, RefusedModel
 from sintonia.models import adapters
@@ -12,6 +11,7 @@ from sintonia.models.load import load_base
 from sintonia.models.policy import Policy
 from sintonia.runs.plan import linear_layers
 from sintonia.runs.spec import LoraSettings
+from tiny_models import save_tiny, tiny_model
 
 
 def with_adapter(folder, seed=0, rank=4):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import TINY_FAMILIES, save_tiny
 from sintonia.data.forest import EncodedSequence, build_forest, pack
 from sintonia.errors import RefusedModel
 from sintonia.models import adapters
@@ -15,6 +14,7 @@ from sintonia.models.policy import Policy
 from sintonia.objectives import sft
 from sintonia.runs.plan import linear_layers
 from sintonia.runs.spec import LoraSettings
+from tiny_models import TINY_FAMILIES, save_tiny
 
 
 def rows(seed: int = 0, count: int = 12) -> list[EncodedSequence]:

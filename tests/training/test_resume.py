@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from conftest import wait_until
 from sintonia import failpoints, workflow
 from sintonia.domain.methods import Hyperparameters
 from sintonia.runs.layout import RunFolder
 from sintonia.runs.records import ExitStatus, RecordKind, Tail, read_exit
 from sintonia.runs.spec import TrainSpec, read_spec
 from sintonia.sealed import hash_file, verify
+from tiny_models import wait_until
 
 TRAINER_POINTS = [
     name

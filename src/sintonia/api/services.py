@@ -12,6 +12,7 @@ from sintonia import catalog as catalog_module
 from sintonia.bases.library import Library
 from sintonia.catalog import Catalog
 from sintonia.generation.base import Engine
+from sintonia.generation.client import EngineClient
 from sintonia.generation.wire import socket_path
 from sintonia.serving.router import Router
 from sintonia.settings import Settings
@@ -36,8 +37,6 @@ class Services:
 
 def open_services(settings: Settings) -> Services:
     """Open the home's store and library and the way to its engine process."""
-    from sintonia.generation.client import EngineClient
-
     catalog = catalog_module.load(settings.aliases)
     return Services(
         settings=settings,

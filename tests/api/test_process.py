@@ -1,0 +1,81 @@
+"""The API as a process of its own, beside the engine's."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tiny_models import wait_until
+
+
+@contextmanager
+def child(module: str, home: Path, *arguments: str):
+    """Run a module of ours until its standard input closes."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments, "--until-stdin-closes"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "SINTONIA_HOME": str(home), "SINTONIA_ENGINE": "echo"},
+    )
+    try:
+        yield process
+        process.stdin.close()
+        output = process.stdout.read().decode()
+        assert process.wait(timeout=20) == 0, output
+        assert "Traceback" not in output, output
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        return listener.getsockname()[1]
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_the_process_serves_until_its_input_closes(home, port):
+    url = f"http://127.0.0.1:{port}"
+    body = {"model": "tiny", "prompt": "abc"}
+    with child("sintonia.api", home, "--host", "127.0.0.1", "--port", str(port)):
+        wait_until(lambda: answers(url))
+        for path, method in (("/health/ready", "GET"), ("/v1/completions", "POST")):
+            answer = httpx.request(method, url + path, json=body if method == "POST" else None)
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] == "engine_unavailable"
+            assert int(answer.headers["retry-after"]) > 0
+        with child("sintonia.generation.host", home):
+            wait_until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+            answer = httpx.post(f"{url}/v1/completions", json=body)
+            assert answer.json()["choices"][0]["text"] == "abc"
+            with httpx.stream("POST", f"{url}/v1/completions", json={**body, "stream": True}) as s:
+                assert s.read().decode().endswith("data: [DONE]\n\n")
+    assert not answers(url)
+
+
+def test_a_setting_that_cannot_be_understood_is_told_without_a_stack(home):
+    (home / "sintonia.toml").write_text("colour = 1\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "sintonia.api"],
+        env={**os.environ, "SINTONIA_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("sintonia.toml has an unknown setting 'colour'")
