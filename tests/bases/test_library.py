@@ -159,3 +159,45 @@ def test_the_fetch_command_answers_in_words(tmp_path):
     assert done.returncode == 1
     assert "does not exist" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def adapter(tiny_folder, tmp_path) -> Path:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    config = LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def test_an_adapter_is_taken_in_over_its_base(library, folder, adapter):
+    base = library.add("mine", folder)
+    model = library.add_adapter("tuned-elsewhere", adapter, "mine", "t" * 64)
+    assert model.base == base.ref
+    assert (Path(model.folder) / "chat_template.jinja").exists()
+    with pytest.raises(InvalidValue, match="taken"):
+        library.add_adapter("tuned-elsewhere", adapter, "mine", "t" * 64)
+
+
+def test_an_adapter_for_another_base_is_refused_by_layer(library, folder, adapter, tmp_path):
+    from conftest import save_tiny
+
+    save_tiny("gpt2", tmp_path / "other", '{"version": "1.0"}')
+    shutil.copyfile(folder / "tokenizer.json", tmp_path / "other" / "tokenizer.json")
+    library.add("other", tmp_path / "other")
+    with pytest.raises(Refused, match="another base"):
+        library.add_adapter("x", adapter, "other", "t" * 64)
+
+
+def test_an_adapter_of_another_kind_is_refused(library, folder, adapter):
+    library.add("mine", folder)
+    edit(adapter / "adapter_config.json", use_dora=True)
+    with pytest.raises(Refused, match="use_dora"):
+        library.add_adapter("x", adapter, "mine", "t" * 64)
+
+
+def test_an_adapter_is_not_added_as_a_whole_model(library, adapter):
+    with pytest.raises(Refused):
+        library.add("x", adapter)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sintonia.bases.adoption import adopt
 from sintonia.bases.fetching import FETCHERS, Progress, check_room
 from sintonia.bases.folder import (
     ADAPTER_CONFIG,
@@ -31,8 +32,9 @@ from sintonia.bases.folder import (
     read_base,
 )
 from sintonia.catalog import Catalog, CatalogEntry
+from sintonia.domain.models import Model, ModelKind
 from sintonia.errors import InvalidValue, ModelNotFound, RefusedModel, SintoniaError
-from sintonia.sealed import read_json, write_json
+from sintonia.sealed import read_json, seal, write_json
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
 
@@ -126,6 +128,33 @@ class Library:
             copied = work / "copied"
             copy_weights(folder, copied)
             return self._finish(copied, name, None, f"folder {folder.name}")
+
+    def add_adapter(self, name: str, folder: Path, base_name: str, template_sha256: str) -> Model:
+        """Copy a LoRA adapter in; the caller registers the model that this returns.
+
+        Raises ``RefusedModel`` for one that is unsafe or for another base, ``ModelNotFound``
+        when the base is not on disk.
+        """
+        self.check_free_name(name)
+        base = self.find(base_name)
+        if base is None:
+            raise ModelNotFound(base_name)
+        target = self.home / "models" / "tuned" / name
+        if target.exists():
+            raise InvalidValue(f"Model name {name!r} is taken. Choose another.", param="name")
+        with self._work_folder(name) as work:
+            adopt(folder, base, template_sha256, work / "copied")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            sha256 = seal(work / "copied", target)
+        return Model(
+            name=name,
+            kind=ModelKind.TUNED,
+            created_at=int(time.time()),
+            owned_by="user",
+            base=base.ref,
+            folder=str(target),
+            adapter_sha256=sha256,
+        )
 
     def check_free_name(self, name: str) -> None:
         """Raise ``InvalidValue`` unless ``name`` can be given to a new model."""

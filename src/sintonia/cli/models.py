@@ -15,6 +15,8 @@ from sintonia.cli.client import Json
 from sintonia.cli.library import fetch_with_bar, open_library
 from sintonia.cli.options import ServerOption
 from sintonia.cli.output import console, moment, table
+from sintonia.data.renderer import Renderer
+from sintonia.store import Store
 
 app = typer.Typer(help="List, fetch, add and delete models.", no_args_is_help=True)
 
@@ -64,12 +66,19 @@ def add(
     ] = None,
 ) -> None:
     """Copy a model in: a folder with safetensors, or a PEFT adapter with --base."""
-    library = open_library(settings_module.load())
+    settings = settings_module.load()
+    library = open_library(settings)
     if base is None:
         added = library.add(name, folder)
         console().print(f"{added.ref.name} is added ({added.facts.context_tokens:,} tokens).")
         return
-    library.add_adapter(name, folder, library.catalog.resolve(base).base)
+    on_disk = fetch_with_bar(library, library.catalog.resolve(base).base, console())
+    template = Renderer.from_folder(Path(on_disk.ref.folder)).template_sha256
+    store = Store.open(settings)
+    try:
+        store.models.add(library.add_adapter(name, folder, on_disk.ref.name, template))
+    finally:
+        store.close()
     console().print(f"{name} is added. Talk to it with `sintonia chat {name}`.")
 
 
