@@ -1,0 +1,140 @@
+"""A real `sintonia serve` on a home of its own, and what end-to-end tests ask of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from openai import OpenAI
+
+START_SECONDS = 60
+
+
+@dataclass
+class LiveServer:
+    """A server as a user starts it, in its own process group."""
+
+    home: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> LiveServer:
+        log = (self.home / "serve.log").open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "sintonia.cli", "serve", "--port", "0"],
+            env={**os.environ, **self.environment, "SINTONIA_HOME": str(self.home)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        log.close()
+        self.wait_until_ready()
+        return self
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            if self.record().get("pid") == self.process.pid and self._is_ready():
+                return
+            time.sleep(0.1)
+        raise AssertionError((self.home / "serve.log").read_text())
+
+    def record(self) -> dict:
+        path = self.home / "server.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.record()['url']}/health/ready").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    @property
+    def client(self) -> OpenAI:
+        return OpenAI(base_url=f"{self.record()['url']}/v1", api_key="none", max_retries=6)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        (self.home / "server.json").unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(timeout=60)
+
+    def child_pid(self, module: str) -> int | None:
+        """Return the process of this home that runs ``python -m MODULE``."""
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (path / "cmdline").read_bytes().decode().split("\0")
+                environment = (path / "environ").read_bytes().decode(errors="replace")
+            except (OSError, UnicodeDecodeError):
+                continue
+            mine = f"SINTONIA_HOME={self.home}\0" in environment
+            if module in command and mine and (path / "stat").exists():
+                return int(path.name)
+        return None
+
+
+def home_with_tiny(tiny_home: Path, folder: Path) -> Path:
+    """Return a new home that has the random base ``tiny``."""
+    shutil.copytree(tiny_home / "models", folder / "models")
+    return folder
+
+
+def chat_rows(count: int, start: int = 0) -> bytes:
+    """Return a training file of unequal rows that share a prompt."""
+    rows = []
+    for number in range(start, start + count):
+        answer = f"{number * 7 % 10}!" * (1 + number % 3)
+        messages = [
+            {"role": "system", "content": "Answer."},
+            {"role": "user", "content": f"Say {'very ' * (number % 5)}{number}"},
+            {"role": "assistant", "content": answer},
+        ]
+        rows.append(json.dumps({"messages": messages}))
+    return "\n".join(rows).encode()
+
+
+def create_job(client: OpenAI, **options):
+    """Upload data and create a job of 3 epochs of 4 steps on ``tiny``."""
+    training = client.files.create(file=("train.jsonl", chat_rows(16)), purpose="fine-tune")
+    validation = client.files.create(file=("valid.jsonl", chat_rows(10, 90)), purpose="fine-tune")
+    hyperparameters = {"n_epochs": 3, "batch_size": 4}
+    given = {"model": "tiny", "suffix": "e2e", "seed": 11, **options}
+    return client.fine_tuning.jobs.create(
+        training_file=training.id,
+        validation_file=validation.id,
+        method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        **given,
+    )
+
+
+def wait_for_job(client: OpenAI, job_id: str, timeout_seconds: float = 240):
+    """Poll until the job has ended."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        job = client.fine_tuning.jobs.retrieve(job_id)
+        if job.status in {"succeeded", "failed", "cancelled"}:
+            return job
+        time.sleep(0.2)
+    raise AssertionError(f"{job_id} did not end: {job}")
+
+
+def result_rows(client: OpenAI, job) -> list[dict[str, str]]:
+    """Return the result file's rows."""
+    text = client.files.content(job.result_files[0]).text
+    return list(csv.DictReader(io.StringIO(text)))
