@@ -17,7 +17,8 @@ from torch import Tensor, float32
 
 from sintonia.errors import RefusedModel
 from sintonia.generation.engines.native.linear import Adapter, LowRank
-from sintonia.runs import layout
+from sintonia.generation.engines.native.loading import check_seal
+from sintonia.sealed import read_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -38,16 +39,15 @@ _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 """Other initialisations change the base's tensors: over a shared base the adapter is wrong."""
 
 
-def load_adapter(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> Adapter:
+def load_adapter(folder: Path, sha256: str, shapes: Mapping[str, tuple[int, ...]]) -> Adapter:
     """Read the adapter in ``folder`` for a base whose linear layers have ``shapes`` [out, in].
 
     Raises ``RefusedModel`` when it is not whole, not plain or not for this base, and
     ``DamagedCheckpoint`` when its files are not what its manifest promises.
     """
-    if (folder / layout.MANIFEST).is_file():
-        layout.verify(folder)
+    check_seal(folder, sha256)
     try:
-        config = layout.read_json(folder / CONFIG)
+        config = read_json(folder / CONFIG)
         tensors = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as problem:
         raise _refused(folder, f"it cannot be read ({type(problem).__name__})") from None

@@ -20,7 +20,7 @@ from sintonia.generation.engines.native import attention
 from sintonia.generation.engines.native.cache import SequenceCache
 from sintonia.generation.engines.native.linear import ServedLinear, serve_linears
 from sintonia.generation.engines.native.runner import Runner, Work
-from sintonia.runs import layout
+from sintonia.sealed import MANIFEST, hash_file, read_json, verify
 
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
 _STRETCHED_ROPES = {"longrope", "dynamic"}
@@ -36,9 +36,9 @@ def load_base(folder: Path, sha256: str) -> Runner:
 
     Raises ``RefusedModel`` and ``DamagedCheckpoint``.
     """
-    _verify(folder, sha256)
+    check_seal(folder, sha256)
     try:
-        config = layout.read_json(folder / "config.json")
+        config = read_json(folder / "config.json")
         if "auto_map" in config:
             raise _refused(folder, "it asks for code of its own to be run")
         model = AutoModelForCausalLM.from_pretrained(
@@ -48,7 +48,7 @@ def load_base(folder: Path, sha256: str) -> Runner:
             trust_remote_code=False,
             use_safetensors=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as problem:
         raise _refused(folder, f"it cannot be loaded ({type(problem).__name__})") from problem
     return make_runner(model.eval(), folder)
 
@@ -78,13 +78,17 @@ def make_runner(model: PreTrainedModel, folder: Path) -> Runner:
     return runner
 
 
-def _verify(folder: Path, sha256: str) -> None:
-    manifest = folder / layout.MANIFEST
+def check_seal(folder: Path, sha256: str) -> None:
+    """Check a sealed folder's files, and that its manifest has the hash ``sha256``.
+
+    A folder without a manifest is taken as it is. Raises ``DamagedCheckpoint``.
+    """
+    manifest = folder / MANIFEST
     if not manifest.is_file():
         return
-    layout.verify(folder)
-    if layout.hash_file(manifest) != sha256:
-        raise DamagedCheckpoint(f"{folder.name} is not the base that was asked for.")
+    verify(folder)
+    if hash_file(manifest) != sha256:
+        raise DamagedCheckpoint(f"{folder.name} holds other weights than those asked for.")
 
 
 def _text_config(model: PreTrainedModel) -> PretrainedConfig:

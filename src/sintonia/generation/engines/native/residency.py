@@ -159,13 +159,14 @@ class Residency:
     def _adapter(
         self, model: ModelRef, adapter_folder: str, runner: Runner
     ) -> Resident[Adapter] | None:
-        key = (model.base_sha256, model.adapter_sha256 or adapter_folder)
+        folder, sha256 = Path(adapter_folder), model.adapter_sha256 or ""
+        key = (model.base_sha256, sha256 or adapter_folder)
         while key not in self._adapters and self._is_full():
             idle = self._adapters.first_idle()
             if idle is None:
                 break
             self._adapters.drop(idle)
-        return self._adapters.ask(key, lambda: load_adapter(Path(adapter_folder), runner.shapes))
+        return self._adapters.ask(key, lambda: load_adapter(folder, sha256, runner.shapes))
 
     def _is_full(self) -> bool:
         held_bytes = sum(adapter.size_bytes for _, adapter in self._adapters.loaded())

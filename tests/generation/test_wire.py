@@ -1,0 +1,80 @@
+"""What crosses the socket comes out as it went in."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from sintonia import errors
+from sintonia.generation import wire
+from sintonia.generation.base import (
+    EngineStatus,
+    FinishReason,
+    GenerationRequest,
+    ModelRef,
+    SamplingParams,
+    TokenChunk,
+)
+from sintonia.settings import Settings
+
+REQUEST = GenerationRequest(
+    id="r",
+    model=ModelRef("base", "a" * 64, "adapter", "b" * 64),
+    prompt_ids=(1, 2, 3),
+    sampling=SamplingParams(5, temperature=0.7, top_p=0.9, seed=-3, stop_token_ids=(7, 8)),
+)
+ERRORS = [
+    found
+    for _, found in inspect.getmembers(errors, inspect.isclass)
+    if found is not errors.RemoteError  # what a client makes of an HTTP answer, never an engine's
+]
+
+
+def over_the_wire(value):
+    return wire.decode_line(wire.encode_line({"value": value}))["value"]
+
+
+def test_requests_chunks_and_status_survive():
+    chunk = TokenChunk((4, 5), FinishReason.STOP)
+    status = EngineStatus(("a",), ("b", "c"), 1, 2, {"engine": "native"})
+    assert wire.decode_request(over_the_wire(wire.encode_request(REQUEST))) == REQUEST
+    assert wire.decode_chunk(over_the_wire(wire.encode_chunk(chunk))) == chunk
+    assert (
+        wire.decode_chunk(over_the_wire(wire.encode_chunk(TokenChunk((4,))))).finish_reason is None
+    )
+    assert wire.decode_status(over_the_wire(wire.encode_status(status))) == status
+
+
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+def test_every_error_keeps_its_class_and_words(kind):
+    error = kind("the text")
+    if isinstance(error, errors.Unavailable):
+        error.retry_after_seconds = 17
+    found = wire.decode_error(over_the_wire(wire.encode_error(error)))
+    assert type(found) is kind
+    assert vars(found) == vars(error)
+    assert str(found) == error.message
+
+
+def test_an_error_of_a_newer_version_is_still_an_error():
+    found = wire.decode_error({"class": "Novel", "message": "m", "param": None, "code": None})
+    assert (type(found), found.message) == (errors.ServerError, "m")
+
+
+@pytest.mark.parametrize(
+    "data", [None, {}, {"id": "r"}, {**wire.encode_request(REQUEST), "model": {}}]
+)
+def test_a_request_that_is_none_is_refused(data):
+    with pytest.raises(errors.InvalidValue):
+        wire.decode_request(data)
+
+
+def test_the_socket_lies_in_the_home_unless_its_path_is_too_long(tmp_path):
+    short = wire.socket_path(Settings(home=Path("/home/me/.sintonia")))
+    assert short == Path("/home/me/.sintonia/engine.sock")
+    long, other = (Settings(home=tmp_path / ("x" * 120) / name) for name in ("a", "b"))
+    assert len(bytes(wire.socket_path(long))) <= 100
+    assert wire.socket_path(long) == wire.socket_path(long)
+    assert wire.socket_path(long) != wire.socket_path(other)
