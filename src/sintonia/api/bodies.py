@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
@@ -14,6 +14,8 @@ from sintonia.errors import InvalidRequest, PayloadTooLarge
 
 MAX_JSON_BYTES = 16 * 1024 * 1024
 """The largest JSON body; data files go through ``/v1/files``."""
+
+_MAX_DRAINED_BYTES = 4 * 1024**3
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -34,6 +36,15 @@ JsonBody = Annotated[dict[str, Any], Depends(read_json)]
 """Parameter type of a route with a JSON body."""
 
 
+async def drain(chunks: AsyncIterator[bytes]) -> None:
+    """Read on for a while: a client that is still sending would miss the answer."""
+    size_bytes = 0
+    async for chunk in chunks:
+        size_bytes += len(chunk)
+        if size_bytes > _MAX_DRAINED_BYTES:
+            return
+
+
 def parse(model: type[T], body: Mapping[str, Any]) -> T:
     """Return ``body`` as a wire type; ``null`` means absent.
 
@@ -46,10 +57,11 @@ def parse(model: type[T], body: Mapping[str, Any]) -> T:
 
 
 async def _read(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
+    body, chunks = bytearray(), request.stream()
+    async for chunk in chunks:
         body += chunk
         if len(body) > MAX_JSON_BYTES:
+            await drain(chunks)
             raise PayloadTooLarge(
                 f"The body is larger than {MAX_JSON_BYTES} bytes, the most for JSON. "
                 "Send less at once.",

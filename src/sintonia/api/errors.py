@@ -6,6 +6,7 @@ never holds a stack, a path of the server or the text of an error that was not r
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -25,6 +26,8 @@ from sintonia.errors import (
     TooManyRequests,
     Unavailable,
 )
+
+_log = logging.getLogger(__name__)
 
 _CLIENT_GONE = 499
 """What proxies write into their logs for it."""
@@ -65,8 +68,10 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_fault)
 
 
-async def _on_sintonia_error(_request: Request, error: Exception) -> JSONResponse:
+async def _on_sintonia_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SintoniaError)
+    if isinstance(error, ServerError):
+        _log.error("%s %s", request.scope["sintonia.request_id"], error.message, exc_info=error)
     return error_response(error)
 
 
@@ -87,8 +92,13 @@ async def _on_gone(_request: Request, _error: Exception) -> Response:
     return Response(status_code=_CLIENT_GONE)
 
 
-async def _on_fault(request: Request, _error: Exception) -> JSONResponse:
-    """Answer a fault of ours; the server's log has the stack under the same request id."""
+async def _on_fault(request: Request, error: Exception) -> JSONResponse:
+    """Answer a fault of ours; the server's log has its kind under the same request id.
+
+    The stack follows there: the framework raises the error again for the HTTP server to log.
+    """
+    request_id = request.scope["sintonia.request_id"]
+    _log.error("%s %s: %s", request_id, request_url(request.scope), type(error).__name__)
     fault = ServerError(
         "The server had an error while processing your request. Try again; if it stays, look "
         "into the server's log for the request id in the x-request-id header."

@@ -22,6 +22,7 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
+from sintonia.api.bodies import drain
 from sintonia.errors import InsufficientStorage, InvalidRequest, PayloadTooLarge
 
 FOLDER = "uploads"
@@ -29,7 +30,6 @@ FOLDER = "uploads"
 
 _MAX_FIELD_BYTES = 4096
 _MAX_FIELDS = 32
-_MAX_DRAINED_BYTES = 4 * 1024**3
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ async def _receive(request: Request, path: Path, max_file_bytes: int) -> _Form:
                 await to_thread.run_sync(parser.write, chunk)
             parser.finalize()
         except PayloadTooLarge:
-            await _drain(body)
+            await drain(body)
             raise
         return form
 
@@ -189,12 +189,3 @@ def _form_errors() -> Iterator[None]:
         raise InsufficientStorage(
             "The disk is full; the file was not stored. Delete files or run `sintonia gc`."
         ) from None
-
-
-async def _drain(body: AsyncIterator[bytes]) -> None:
-    """Read on for a while: a client that is still sending would miss the answer."""
-    size_bytes = 0
-    async for chunk in body:
-        size_bytes += len(chunk)
-        if size_bytes > _MAX_DRAINED_BYTES:
-            return

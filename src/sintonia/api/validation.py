@@ -77,9 +77,10 @@ def _out_of_range(sign: str, bound: str, side: str) -> Callable[[str, Finding], 
     def build(param: str, finding: Finding) -> InvalidRequest:
         value, limit = finding["input"], finding["ctx"][bound]
         kind = "decimal" if isinstance(limit, float) or isinstance(value, float) else "integer"
+        bounds = f"{sign} {limit:g}" if isinstance(limit, float) else f"{sign} {limit}"
         return InvalidRequest(
             f"Invalid '{param}': {kind} {side}imum value. "
-            f"Expected a value {sign} {limit:g}, but got {shown(value)} instead.",
+            f"Expected a value {bounds}, but got {shown(value)} instead.",
             param=param,
             code=f"{kind}_{side.replace(' ', '_')}_value",
         )

@@ -27,7 +27,7 @@ async def create_chat_completion(
     """Answer a conversation, whole or as a stream."""
     params = parse(ChatCompletionRequest, body)
     headers = ignored_header(check_extra(params, CHAT_REFUSED))
-    chat = chat_request(params)
+    chat = chat_request(params, body)
     served = await to_thread.run_sync(services.router.route, params.model)
     call = new_call(ids.CHAT_COMPLETION, served)
     plan = await to_thread.run_sync(plan_chat, call.id, served, chat)

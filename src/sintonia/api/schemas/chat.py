@@ -24,7 +24,7 @@ def _content_tag(value: object) -> str:
 
 
 Content = Annotated[
-    Annotated[str, Tag("~text")] | Annotated[list[TextPart], Tag("~parts")],
+    Annotated[str, Tag("~text")] | Annotated[list[TextPart], Field(min_length=1), Tag("~parts")],
     Discriminator(_content_tag),
 ]
 
@@ -49,6 +49,7 @@ class MessageParam(LenientRequest):
 
     role: Literal["developer", "system", "user", "assistant", "tool"]
     content: Content | None = None
+    refusal: str | None = None
     name: str | None = None
     tool_calls: list[ToolCallParam] | None = None
     tool_call_id: str | None = None

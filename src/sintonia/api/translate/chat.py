@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sintonia.api.schemas.chat import (
     AnswerMessage,
@@ -36,16 +37,20 @@ from sintonia.serving.answers import (
 _TOOL_CHOICES = ("auto", "none")
 
 
-def chat_request(request: ChatCompletionRequest) -> ChatRequest:
-    """Return the conversation to answer. Raises ``InvalidRequest``, one of its kinds."""
+def chat_request(request: ChatCompletionRequest, body: Mapping[str, Any]) -> ChatRequest:
+    """Return the conversation to answer. Raises ``InvalidRequest``, one of its kinds.
+
+    The checked tools are taken from ``body`` as they were sent: the order of their keys shows
+    in the prompt, which must be the one that training saw.
+    """
     choice = request.tool_choice
     if choice is not None and choice not in _TOOL_CHOICES:
         raise unsupported("tool_choice", choice, _TOOL_CHOICES)
     messages = [_message(message, place) for place, message in enumerate(request.messages)]
-    tools = [] if choice == "none" else request.tools or []
+    tools = [] if choice == "none" or not request.tools else body["tools"]
     return ChatRequest(
         messages=tuple(messages),
-        tools=tuple(tool.model_dump(exclude_none=True) for tool in tools),
+        tools=tuple({"type": "function", "function": tool["function"]} for tool in tools),
         allow_parallel_calls=request.parallel_tool_calls is not False,
         wishes=wishes_of(request, _max_tokens(request)),
     )
@@ -147,9 +152,9 @@ def _message(message: MessageParam, place: int) -> Message:
 
 
 def _content(message: MessageParam, where: str) -> str | None:
-    """Return a message's text, its parts joined."""
+    """Return a message's text: its parts joined, or the assistant's refusal."""
     if not isinstance(message.content, list):
-        return message.content
+        return message.content or message.refusal or message.content
     texts = [
         _part_text(part, f"{where}.content[{place}]") for place, part in enumerate(message.content)
     ]
