@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 TORCH_INDEX_URL ?=
 TORCH := torch==2.13.0
 
-.PHONY: setup lint format test demo serve bench clean help
+.PHONY: setup lint format test crash demo serve bench clean help
 
 help:
 	@echo "make setup | demo | test | lint | format | serve | bench | clean"
@@ -34,7 +34,11 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not slow"
+
+# SIGKILL at every named point of writing and at 20 seeded random moments.
+crash: setup
+	$(BIN)/pytest tests/e2e/test_kills.py tests/training/test_resume.py
 
 demo: setup
 	$(BIN)/sintonia demo
