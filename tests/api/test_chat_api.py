@@ -322,6 +322,12 @@ def test_a_tuned_model_with_another_template_is_refused(client, services, tuned)
     assert str(folder) not in message
 
 
+def test_a_tuned_model_whose_files_are_gone_is_refused(client, services, tuned):
+    (Path(services.store.models.get(tuned).folder) / "tokenizer.json").unlink()
+    message = error_of(chat(client, model=tuned), 400, "model_refused", "model")
+    assert "missing or damaged" in message
+
+
 def test_a_tuned_model_over_another_base_is_refused(client, services, tuned):
     base = Path(services.library.find("tiny").ref.folder)
     copy = base.parent / "copy"

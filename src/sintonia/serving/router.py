@@ -106,7 +106,14 @@ def _checked_renderer(folder: str, _sha256: str, tuned: str | None) -> Renderer:
 
     ``_sha256`` is only part of the cache's key: another content is another renderer.
     """
-    renderer = Renderer.from_folder(Path(folder))
+    try:
+        renderer = Renderer.from_folder(Path(folder))
+    except (FileNotFoundError, KeyError, ValueError):
+        raise RefusedModel(
+            f"Model {tuned or Path(folder).name}: its tokenizer, template or facts are missing or "
+            "damaged on disk. Tune or fetch it again.",
+            param="model",
+        ) from None
     if tuned is None:
         return renderer
     recorded = _recorded_template(Path(folder))
