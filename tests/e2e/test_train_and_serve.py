@@ -171,3 +171,22 @@ def test_a_deleted_model_is_gone(client, job):
 
 def test_the_home_holds_no_stray_files(server):
     assert not list(Path(server.home).rglob("*.tmp"))
+
+
+def test_a_row_longer_than_the_context_is_refused_by_row_unless_it_may_be_cut(client):
+    long_row = {"messages": [{"role": "user", "content": "Say"}]}
+    long_row["messages"].append({"role": "assistant", "content": "x" * 600})
+    rows = chat_rows(12) + b"\n" + json.dumps(long_row).encode()
+    file = client.files.create(file=("long.jsonl", rows), purpose="fine-tune")
+    refused = client.fine_tuning.jobs.create(model="tiny", training_file=file.id)
+    error = wait_for_job(client, refused.id).error
+    assert error.code == "invalid_training_file"
+    assert "Example 13" in error.message
+    assert "512" in error.message
+    cut = client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=file.id,
+        hyperparameters={"n_epochs": 1},
+        extra_body={"sintonia": {"truncate": True}},
+    )
+    assert wait_for_job(client, cut.id).status == "succeeded"

@@ -37,6 +37,7 @@ class Order:
     model: str
     suffix: str | None
     seed: int | None
+    truncate: bool
     hyperparameters: Mapping[str, Any]
     """Only those that were given; the platform chooses the others."""
 
@@ -48,6 +49,7 @@ class Order:
             "validation_file": validation_id,
             "suffix": self.suffix,
             "seed": self.seed,
+            "sintonia": {"truncate": True} if self.truncate else None,
             "method": {
                 "type": "supervised",
                 "supervised": {"hyperparameters": dict(self.hyperparameters)},
@@ -77,6 +79,9 @@ def finetune(
         float | None, typer.Option(help="Scales the base model's own learning rate.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Makes the run repeatable.")] = None,
+    truncate: Annotated[
+        bool, typer.Option("--truncate", help="Cut rows longer than the model's context.")
+    ] = False,
     detach: Annotated[
         bool, typer.Option("--detach", "--no-follow", help="Create the job and return.")
     ] = False,
@@ -89,7 +94,7 @@ def finetune(
         "learning_rate_multiplier": learning_rate_multiplier,
     }
     given = {name: value for name, value in hyperparameters.items() if value is not None}
-    order = Order(file, valid, model, suffix, seed, given)
+    order = Order(file, valid, model, suffix, seed, truncate, given)
     refuse_bad_file(file)
     if valid is not None:
         refuse_bad_file(valid, min_examples=1)

@@ -69,6 +69,8 @@ class JobDraft:
     suffix: str | None = None
     seed: int | None = None
     metadata: Mapping[str, str] | None = None
+    truncate: bool = False
+    """Cut rows longer than the model's context instead of refusing them."""
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,13 @@ def _check_files(
         path = run.data / name
         _copy_file(context, file_id, path, field)
         called = field.replace("_", " ").capitalize()
-        report = validate(path, renderer=renderer, min_examples=min_examples, called=called)
+        report = validate(
+            path,
+            renderer=renderer,
+            truncate=draft.truncate,
+            min_examples=min_examples,
+            called=called,
+        )
         # Relative to the run's folder, so that the folder can be moved.
         ref = DataRef(f"data/{name}", report.sha256, report.num_examples, file_id)
         checked[field] = _Data(ref, report, path)
@@ -245,6 +251,7 @@ def _plan_request(
         validation=checked[VALIDATION].ref if VALIDATION in checked else None,
         parent=start.parent,
         parent_lora=start.lora,
+        truncate=claim.job.draft.truncate,
         settings=RunSettings(
             snapshot_seconds=settings.snapshot_seconds,
             threads=settings.threads,

@@ -50,6 +50,7 @@ def create_job(body: JsonBody, services: ServicesDep, response: Response) -> Job
         suffix=request.suffix,
         seed=request.seed,
         metadata=request.metadata,
+        truncate=request.sintonia.truncate,
     )
     response.headers.update(ignored_header(ignored_in(request)))
     return _shown(services.store.jobs.create(draft), services)

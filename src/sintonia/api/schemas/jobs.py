@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, StrictBool, Tag
 
 from sintonia.api.schemas.wire import StrictRequest, Wire
 from sintonia.domain.models import slug
@@ -67,6 +67,13 @@ class MethodRequest(StrictRequest):
     reinforcement: Any = None
 
 
+class ExtensionRequest(StrictRequest):
+    """``sintonia``: what this platform lets a caller choose beyond OpenAI's parameters."""
+
+    truncate: StrictBool = False
+    """Cut rows longer than the model's context instead of refusing them."""
+
+
 class JobRequest(StrictRequest):
     """Parameters of ``POST /v1/fine_tuning/jobs``; the last six are accepted and do nothing."""
 
@@ -79,6 +86,7 @@ class JobRequest(StrictRequest):
     seed: int | None = Field(default=None, ge=0, le=2147483647)
     metadata: Metadata | None = None
     integrations: list[Any] | None = Field(default=None, max_length=5)
+    sintonia: ExtensionRequest = ExtensionRequest()
     prompt_loss_weight: Any = None
     compute_classification_metrics: Any = None
     classification_n_classes: Any = None
@@ -127,6 +135,8 @@ class JobExtension(Wire):
     """For each hyperparameter: given, derived, inherited or default."""
     attempt: int
     """How many times training was started."""
+    truncate: bool
+    """Whether rows longer than the context are cut."""
 
 
 class JobObject(Wire):

@@ -106,6 +106,7 @@ def job_object(job: Job, organization: str) -> JobObject:
             base_model=draft.base_model,
             origins=job.origins,
             attempt=job.attempt,
+            truncate=draft.truncate,
         ),
     )
 
