@@ -74,7 +74,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for():
 
     text = followed(script)
 
-    assert text.count("No server answers.") == 1
+    assert text.count("does not answer at the moment") == 1
 
 
 def test_a_server_that_stays_away_ends_the_following(monkeypatch):

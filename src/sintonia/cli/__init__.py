@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -12,11 +14,15 @@ from sintonia.cli.app import app
 from sintonia.cli.output import print_error
 from sintonia.errors import SintoniaError
 
+TERMINATED = 143
+"""Exit code of a command that SIGTERM ended."""
 LOG = "logs/cli.log"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 for an error, 2 for wrong usage."""
+    # An orderly end: what a command started for itself is ended with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     return guarded(lambda: app(args=arguments, prog_name="sintonia"))
 
 

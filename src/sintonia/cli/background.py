@@ -71,7 +71,7 @@ def start_in_background(
     options += ["--on-demand"] if on_demand else []
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sintonia.cli", "serve", *options],
+            [sys.executable, "-P", "-m", "sintonia.cli", "serve", *options],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -99,6 +99,8 @@ def save(client: Client, file_id: str, target: Path | None, *, force: bool) -> P
     path = target or Path(Path(client.file(file_id)["filename"]).name)
     if path.exists() and not force:
         raise InvalidValue(f"File {path}: exists. Name another target, or replace it with --force.")
+    if not path.parent.is_dir():
+        raise InvalidValue(f"Folder {path.parent}: does not exist. Make it, or name another.")
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as output:

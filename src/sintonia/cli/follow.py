@@ -18,6 +18,7 @@ Json = Mapping[str, Any]
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 90.0
 """How long a server may be away (it restarts its parts) before following gives up."""
+AWAY = "The server does not answer at the moment; waiting for it."
 TERMINAL = ("succeeded", "failed", "cancelled")
 
 
@@ -98,7 +99,7 @@ def follow(
             away_since = away_since or time.monotonic()
             if time.monotonic() - away_since > PATIENCE_SECONDS:
                 raise
-            view.trouble(problem.message)
+            view.trouble(AWAY)
         else:
             away_since = None
             view.show(update)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,13 +23,14 @@ def gc(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
 ) -> None:
     """Show what the disk holds and remove what nothing needs any more."""
-    # The only command that opens the store: the database's packages would slow every other one.
+    # Not at start-up: the database's packages would slow every other command.
     from sintonia.jobs import disk
     from sintonia.store import Store
 
     settings = settings_module.load()
     ServerFolder(settings.home).make()
-    items = disk.survey(settings, Store.open(settings))
+    with closing(Store.open(settings)) as store:
+        items = disk.survey(settings, store)
     screen = console()
     show(items, screen)
     removable = [item for item in items if item.can_go]

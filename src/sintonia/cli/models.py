@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from sintonia.cli.library import fetch_with_bar, open_library
 from sintonia.cli.options import ServerOption
 from sintonia.cli.output import console, moment, table
 from sintonia.data.renderer import Renderer
-from sintonia.store import Store
+from sintonia.settings import Settings
 
 app = typer.Typer(help="List, fetch, add and delete models.", no_args_is_help=True)
 
@@ -72,14 +73,23 @@ def add(
         added = library.add(name, folder)
         console().print(f"{added.ref.name} is added ({added.facts.context_tokens:,} tokens).")
         return
-    on_disk = fetch_with_bar(library, library.catalog.resolve(base).base, console())
-    template = Renderer.from_folder(Path(on_disk.ref.folder)).template_sha256
-    store = Store.open(settings)
-    try:
-        store.models.add(library.add_adapter(name, folder, on_disk.ref.name, template))
-    finally:
-        store.close()
+    add_adapter(settings, name, folder, library.catalog.resolve(base).base)
     console().print(f"{name} is added. Talk to it with `sintonia chat {name}`.")
+
+
+def add_adapter(settings: Settings, name: str, folder: Path, base: str) -> None:
+    """Copy a PEFT adapter in and register it; its base is fetched when it is not here.
+
+    Raises ``RefusedModel``, ``InvalidValue`` and what ``Library.fetch`` raises.
+    """
+    # Not at start-up: the database's packages would slow every other command.
+    from sintonia.store import Store
+
+    library = open_library(settings)
+    on_disk = fetch_with_bar(library, base, console())
+    template = Renderer.from_folder(Path(on_disk.ref.folder)).template_sha256
+    with closing(Store.open(settings)) as store:
+        store.models.add(library.add_adapter(name, folder, on_disk.ref.name, template))
 
 
 @app.command()

@@ -129,7 +129,7 @@ def children(settings: Settings, port: int) -> tuple[ChildSpec, ...]:
         "engine": ("sintonia.generation.host", "--until-stdin-closes"),
     }
     return tuple(
-        ChildSpec(name, (sys.executable, "-m", *command), logs / f"{name}.log")
+        ChildSpec(name, (sys.executable, "-P", "-m", *command), logs / f"{name}.log")
         for name, command in commands.items()
     )
 

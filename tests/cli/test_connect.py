@@ -1,0 +1,97 @@
+"""Finding, starting and leaving a real server (the API, the worker and the echo engine)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from stand_ins import is_alive, wait_for
+
+from sintonia import settings as settings_module
+from sintonia.cli.background import connect, start_in_background, stop_server
+from sintonia.cli.homes import ServerFolder
+from sintonia.errors import ServerUnreachable
+from sintonia.settings import Settings
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """A home whose server answers with the echo engine; whatever runs there is ended."""
+    # A socket's path must be short, pytest's folders are not.
+    home = Path(tempfile.mkdtemp(prefix="sin"))
+    monkeypatch.setenv("SINTONIA_HOME", str(home))
+    monkeypatch.setenv("SINTONIA_ENGINE", "echo")
+    yield settings_module.load()
+    folder = ServerFolder(home)
+    pid = folder.pid()
+    if pid is not None:
+        stop_server(folder, pid)
+    shutil.rmtree(home)
+
+
+def test_a_server_started_for_commands_ends_with_the_last_of_them(settings, good_file):
+    folder = ServerFolder(settings.home)
+    with connect(settings) as first:
+        with connect(settings) as second:
+            assert second.url == first.url
+            stored = second.upload(good_file)
+        assert folder.read() is not None, "the first command still uses it"
+        assert first.file(stored["id"])["filename"] == "good.jsonl"
+        server = folder.pid()
+
+    assert not folder.is_locked()
+    assert not folder.record.exists()
+    wait_for(lambda: not is_alive(server))
+
+
+def test_a_server_outlives_its_command_while_a_job_is_left(settings, good_file, capfd):
+    with fetch_that_never_ends(settings.home):
+        with connect(settings) as client:
+            training_file = client.upload(good_file)["id"]
+            job = client.create_job({"model": "gpt-4o-mini", "training_file": training_file})
+
+        assert f"goes on in the background for {job['id']}" in capfd.readouterr().err
+        folder = ServerFolder(settings.home)
+        assert folder.read() is not None
+
+        with connect(settings) as client:
+            client.cancel_job(job["id"])
+        assert not folder.is_locked(), "the last command to leave ends a server without a job"
+
+
+@contextmanager
+def fetch_that_never_ends(home: Path) -> Iterator[None]:
+    """Be the process that fetches the embedded model: a job waits for it."""
+    (home / "downloads").mkdir()
+    with (home / "downloads" / "smollm2-135m-instruct.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def test_a_server_of_serve_is_found_left_running_and_replaced_when_it_is_killed(settings):
+    folder = ServerFolder(settings.home)
+    record = start_in_background(settings, on_demand=False, port=0)
+
+    with connect(settings) as client:
+        assert client.url == record.url
+    assert folder.read() == record
+
+    os.kill(record.pid, signal.SIGKILL)
+    wait_for(lambda: not folder.is_locked())
+    with connect(settings) as client:
+        assert client.models()
+        assert folder.pid() != record.pid
+
+
+def test_a_server_that_cannot_start_says_why(settings, monkeypatch):
+    monkeypatch.setenv("SINTONIA_DATABASE_URL", "nosuchdatabase://")
+
+    with pytest.raises(ServerUnreachable, match="did not start"), connect(settings):
+        pass
