@@ -25,7 +25,7 @@ from sintonia.cli.finetune import how_to_use, why_failed
 from sintonia.cli.follow import follow
 from sintonia.cli.library import fetch_with_bar, open_library
 from sintonia.cli.options import DEFAULT_MODEL, ServerOption
-from sintonia.cli.output import console, duration
+from sintonia.cli.output import console, duration, table
 from sintonia.cli.progress import job_view
 from sintonia.cli.sdk import SdkJobs, open_sdk
 from sintonia.cli.tickets import (
@@ -184,26 +184,21 @@ def side_by_side(questions: Sequence[Question], base: Result, tuned: Result) -> 
 
 def score_table(results: Sequence[Result]) -> Table:
     """Return the score of each model with its 95 % interval (Wilson)."""
-    shown = Table(
-        "Model",
-        "Whole tickets right",
-        "Fields right",
-        title="Score, with its 95 % interval",
-        title_justify="left",
-        header_style="bold",
-    )
-    for result in results:
-        found = result.score
-        shown.add_row(
+    rows = (
+        (
+            name,
+            _share(result.score.right, result.score.tickets, result.score.ticket_interval),
+            _share(result.score.right_fields, result.score.fields, result.score.field_interval),
             result.model,
-            _share(found.right, found.tickets, found.ticket_interval),
-            _share(found.right_fields, found.fields, found.field_interval),
         )
-    return shown
+        for name, result in zip(("base", "tuned"), results, strict=True)
+    )
+    columns = ("", "Whole tickets right", "Fields right", "Model")
+    return table(columns, rows, title="Score, with its 95 % interval")
 
 
 def _share(right: int, total: int, interval: Interval) -> str:
-    return f"{right} of {total} = {right / total:.0%} ({interval.low:.0%} to {interval.high:.0%})"
+    return f"{right / total:.0%} ({interval.low:.0%} to {interval.high:.0%}), {right} of {total}"
 
 
 def _marked(question: Question, answer: str) -> str:
@@ -218,4 +213,4 @@ def _compact(ticket: Mapping[str, Any]) -> str:
 
 def _short(text: str) -> str:
     flat = " ".join(text.split())
-    return flat if len(flat) <= SHOWN_CHARACTERS else f"{flat[:SHOWN_CHARACTERS]} ..."
+    return flat if len(flat) <= SHOWN_CHARACTERS else f"{flat[:SHOWN_CHARACTERS].rstrip()} ..."

@@ -52,6 +52,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
         title_justify="left",
         header_style="bold",
         box=box.SIMPLE_HEAD,
+        title_style="bold",
         pad_edge=False,
     )
     for index, name in enumerate(columns):  # a name that is cut cannot be copied
