@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 from openai import OpenAI
 
 START_SECONDS = 60
@@ -77,15 +78,13 @@ class LiveServer:
 
     def child_pid(self, module: str) -> int | None:
         """Return the process of this home that runs ``python -m MODULE``."""
-        for path in Path("/proc").glob("[0-9]*"):
+        for process in psutil.process_iter():
             try:
-                command = (path / "cmdline").read_bytes().decode().split("\0")
-                environment = (path / "environ").read_bytes().decode(errors="replace")
-            except (OSError, UnicodeDecodeError):
+                command, environment = process.cmdline(), process.environ()
+            except psutil.Error:
                 continue
-            mine = f"SINTONIA_HOME={self.home}\0" in environment
-            if module in command and mine and (path / "stat").exists():
-                return int(path.name)
+            if module in command and environment.get("SINTONIA_HOME") == str(self.home):
+                return process.pid
         return None
 
 
