@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from sintonia.data.forest import EncodedSequence, Forest, build_forest
 from sintonia.errors import RefusedModel
@@ -28,6 +29,7 @@ def load_base(folder: Path) -> PreTrainedModel:
     not follow a forest.
     """
     attention.register()
+    transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
