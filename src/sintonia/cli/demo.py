@@ -60,6 +60,7 @@ class Plan:
 
     folder: Path
     epochs: int
+    model: str = DEFAULT_MODEL
     suffix: str = "tickets"
 
 
@@ -104,7 +105,7 @@ def demo(
     open_sdk("http://127.0.0.1").close()  # say at once when the package is missing
     if server is None:
         with watch.stage("fetching the model"):
-            fetch_with_bar(open_library(settings), DEFAULT_MODEL, screen)
+            fetch_with_bar(open_library(settings), plan.model, screen)
     with ExitStack() as stack:
         with watch.stage("starting the server"):
             client = stack.enter_context(connect(settings, server))
@@ -120,7 +121,7 @@ def run(plan: Plan, url: str, screen: Console, watch: Stopwatch) -> Result:
             job = tune(plan, jobs, screen)
         questions = read_questions(plan.folder / "test.jsonl")
         results = []
-        for model in (DEFAULT_MODEL, job["fine_tuned_model"]):
+        for model in (plan.model, job["fine_tuned_model"]):
             with watch.stage(f"asking {model}"):
                 results.append(examine(model, questions, jobs, screen))
     screen.print(side_by_side(questions, *results))
@@ -132,7 +133,7 @@ def run(plan: Plan, url: str, screen: Console, watch: Stopwatch) -> Result:
 def tune(plan: Plan, jobs: SdkJobs, screen: Console) -> Mapping[str, Any]:
     """Upload the rows, create the job and follow it. Raises ``TrainerFailed``."""
     job_id = jobs.create(
-        model=DEFAULT_MODEL,
+        model=plan.model,
         training_file=jobs.upload(plan.folder / "train.jsonl"),
         validation_file=jobs.upload(plan.folder / "valid.jsonl"),
         suffix=plan.suffix,
