@@ -70,7 +70,6 @@ def _check_prompt(request: GenerationRequest, lease: Lease) -> None:
         raise ContextLengthExceeded(
             f"This model's maximum context length is {limit} tokens, but the prompt has {length} "
             "and the answer needs at least 1. Shorten the prompt.",
-            param="messages",
         )
     foreign = [i for i in request.prompt_ids if not 0 <= i < lease.runner.vocabulary_size]
     if foreign:
