@@ -17,7 +17,7 @@ LAYERS = (
     {"graders"},
     {"generation"},
     {"data", "models", "runs", "store", "bases"},
-    {"domain", "errors", "settings", "catalog", "plugins", "ids", "failpoints", "sealed"},
+    {"domain", "errors", "settings", "catalog", "plugins", "ids", "failpoints", "sealed", "parent"},
 )
 """From the top; an import may only go down, or stay in its package."""
 SIBLINGS = {

@@ -49,7 +49,7 @@ def assert_succeeded_once(store, given, job_id):
     messages = texts(store, job_id)
     steps = [message for message in messages if message.startswith("Step ")]
     assert [message.split("/")[0] for message in steps] == [f"Step {n}" for n in range(1, 7)]
-    once = [m for m in messages if not m.startswith("Step ") and m != FAILED_AND_RETRIED]
+    once = [m for m in messages if not m.startswith(("Step ", FAILED_AND_RETRIED))]
     assert len(once) == len(set(once))
     (model,) = store.models.list()
     assert model.name == job.fine_tuned_model
@@ -147,6 +147,7 @@ def test_an_error_that_may_pass_is_tried_again(context, store, given):
     with working(context):
         assert finished(store, job.id).attempt == 3
     assert_succeeded_once(store, given, job.id)
+    assert texts(store, job.id).count(f"{FAILED_AND_RETRIED} The disk is full.") == 2
 
 
 def test_a_trainer_that_hangs_is_killed_and_started_again(context, store, given):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import threading
 from contextlib import closing
 
 import uvicorn
 
-from sintonia import failpoints
+from sintonia import failpoints, parent
 from sintonia import settings as settings_module
 from sintonia.api.app import create_app
 from sintonia.api.services import open_services
@@ -38,7 +37,7 @@ def run(settings: Settings, *, until_stdin_closes: bool = False) -> None:
         )
         server = uvicorn.Server(config)
         if until_stdin_closes:
-            threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
+            parent.when_it_ends(lambda: setattr(server, "should_exit", True))
         server.run()
 
 
@@ -55,13 +54,6 @@ def main() -> None:
         run(settings, until_stdin_closes=given.until_stdin_closes)
     except SintoniaError as error:
         sys.exit(error.message)
-
-
-def _end_with_stdin(server: uvicorn.Server) -> None:
-    """End the server when whoever started it is gone: its end of the pipe closes then."""
-    while sys.stdin.buffer.read(4096):
-        pass
-    server.should_exit = True
 
 
 if __name__ == "__main__":

@@ -16,12 +16,11 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from sintonia import failpoints
+from sintonia import failpoints, parent
 from sintonia.errors import (
     AlreadyRunning,
     EngineUnavailable,
@@ -69,6 +68,9 @@ class Host:
                 await calls.wait_for_room(self._max_calls)
         except (OSError, ValueError):
             _log.warning("a connection broke or sent something that is no message")
+        except asyncio.CancelledError:
+            # The host is ending. Streams of Python 3.11 print a handler that ends cancelled.
+            pass
         finally:
             await calls.end()
             writer.close()
@@ -207,23 +209,13 @@ async def run(settings: Settings, *, until_stdin_closes: bool) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, host.stop.set)
         if until_stdin_closes:
-            _watch_stdin(loop, host.stop.set)
+            parent.when_it_ends(lambda: loop.call_soon_threadsafe(host.stop.set))
         _log.info("engine %s is listening", settings.engine)
         await host.serve(listener)
     finally:
         path.unlink(missing_ok=True)
         lock.close()
     return 1 if host.engine_is_gone else 0
-
-
-def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    """Call ``stop`` on ``loop`` when stdin ends: the process that started this one is gone."""
-
-    def watch() -> None:
-        sys.stdin.buffer.read()
-        loop.call_soon_threadsafe(stop)
-
-    threading.Thread(target=watch, name="sintonia-stdin", daemon=True).start()
 
 
 def _let_threads_sleep() -> None:

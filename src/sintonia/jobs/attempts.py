@@ -166,5 +166,9 @@ def _why(context: WorkerContext, followed: Followed) -> JobError:
 
 
 def _retry_message(followed: Followed) -> str:
-    was_stopped = followed.exit is not None and followed.exit.status is ExitStatus.STOPPED
-    return INTERRUPTED if was_stopped else FAILED_AND_RETRIED
+    ended = followed.exit
+    if ended is None or ended.status is ExitStatus.SUCCEEDED:
+        return FAILED_AND_RETRIED
+    if ended.status is ExitStatus.STOPPED:
+        return INTERRUPTED
+    return f"{FAILED_AND_RETRIED} {ended.message}"

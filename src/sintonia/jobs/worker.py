@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sintonia import catalog, failpoints
+from sintonia import catalog, failpoints, parent
 from sintonia import settings as settings_module
 from sintonia.bases.library import Library
 from sintonia.domain.jobs import EventLevel, JobError
@@ -207,15 +206,8 @@ def main(arguments: Sequence[str] = ()) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
-    threading.Thread(target=_stop_with_parent, args=(stop,), name="parent", daemon=True).start()
+    parent.when_it_ends(stop.set)
     run(settings, stop)
-
-
-def _stop_with_parent(stop: threading.Event) -> None:
-    # Not through sys.stdin: a thread that waits inside its buffer breaks the interpreter's exit.
-    while os.read(0, 4096):
-        pass
-    stop.set()
 
 
 if __name__ == "__main__":

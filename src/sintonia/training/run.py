@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from safetensors import SafetensorError
 
 from sintonia import failpoints, objectives, plugins, settings
 from sintonia.data.renderer import Renderer
@@ -153,7 +154,7 @@ def _fix_threads(folder: RunFolder, spec: TrainSpec) -> None:
 
 
 def _failure(problem: Exception) -> ExitRecord:
-    if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:
+    if _is_disk_full(problem):
         problem = InsufficientStorage(
             "The disk is full. Free space (`sintonia gc` shows what can go); "
             "the job resumes from its last checkpoint."
@@ -169,6 +170,13 @@ def _failure(problem: Exception) -> ExitRecord:
         "server_error",
         f"The trainer met an unexpected error ({type(problem).__name__}); its output has more.",
     )
+
+
+def _is_disk_full(problem: Exception) -> bool:
+    """Tell a full disk, which safetensors reports as an error of its own kind."""
+    if isinstance(problem, OSError):
+        return problem.errno == errno.ENOSPC
+    return isinstance(problem, SafetensorError) and f"os error {errno.ENOSPC}" in str(problem)
 
 
 @contextmanager
