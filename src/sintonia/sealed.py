@@ -80,11 +80,14 @@ def seal(folder: Path, final: Path, facts: Mapping[str, Any] | None = None) -> s
         hashes[path.name] = hash_file(path)
     write_json(folder / MANIFEST, {"files": hashes, **(facts or {})})
     failpoints.reach("checkpoint.rename")
+    replaced = final.with_name(f".{final.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
     if final.exists():
-        shutil.rmtree(final)
+        final.rename(replaced)
     folder.rename(final)
     failpoints.reach("checkpoint.dirsync")
     sync_folder(final.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
     return hash_file(final / MANIFEST)
 
 
