@@ -98,7 +98,7 @@ def base_numbers(base: BaseModel) -> BaseNumbers:
     folder = Path(base.ref.folder)
     return BaseNumbers(
         ref=base.ref,
-        learning_rate=base.facts.learning_rate,
+        learning_rate=base.learning_rate,
         context_tokens=base.facts.context_tokens,
         template_sha256=Renderer.from_folder(folder).template_sha256,
         lora_targets=linear_layers(folder),

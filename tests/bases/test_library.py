@@ -201,3 +201,12 @@ def test_an_adapter_of_another_kind_is_refused(library, folder, adapter):
 def test_an_adapter_is_not_added_as_a_whole_model(library, adapter):
     with pytest.raises(Refused):
         library.add("x", adapter)
+
+
+def test_the_same_model_has_the_same_hash_wherever_and_whenever_it_is_added(folder, tmp_path):
+    refs = []
+    for home in (tmp_path / "one", tmp_path / "two"):
+        home.mkdir()
+        refs.append(Library(home, catalog.load()).add("mine", folder).ref)
+    assert refs[0].sha256 == refs[1].sha256
+    assert refs[0].folder != refs[1].folder

@@ -39,17 +39,19 @@ _WANTED = ("*.safetensors", "*.json", "*.jinja", "LICENSE*", "tokenizer.model", 
 
 @dataclass(frozen=True)
 class BaseFacts:
-    """``sintonia.json``: what serving and training need to know beside the weights."""
+    """``sintonia.json``: what serving and training need to know beside the weights.
+
+    Nothing here depends on when or where the model was fetched, so that the same model has the
+    same hash on every machine.
+    """
 
     name: str
     license: str
     context_tokens: int
-    learning_rate: float
     stop_tokens: tuple[str, ...]
     """Each ends an answer; the first is learned as the end of a turn."""
     bos_token: str | None
     """Stands before a raw prompt that is empty."""
-    created_at: int
     source: str
     """In words: which wheel, repository or folder it came from."""
 
@@ -60,6 +62,10 @@ class BaseModel:
 
     ref: BaseRef
     facts: BaseFacts
+    created_at: int
+    """Unix seconds when it was put here."""
+    learning_rate: float = DEFAULT_LEARNING_RATE
+    """For LoRA and a multiplier of 1; the catalog's word for its models."""
 
 
 def read_base(folder: Path) -> BaseModel | None:
@@ -67,7 +73,8 @@ def read_base(folder: Path) -> BaseModel | None:
     if not (folder / MANIFEST).is_file() or not (folder / FACTS).is_file():
         return None
     facts = read_facts(folder)
-    return BaseModel(BaseRef(facts.name, str(folder), hash_file(folder / MANIFEST)), facts)
+    ref = BaseRef(facts.name, str(folder), hash_file(folder / MANIFEST))
+    return BaseModel(ref, facts, created_at=int((folder / MANIFEST).stat().st_mtime))
 
 
 def read_facts(folder: Path) -> BaseFacts:
@@ -184,7 +191,6 @@ def describe(folder: Path, given: Mapping[str, Any]) -> BaseFacts:
     facts: dict[str, Any] = {
         "license": "unknown",
         "context_tokens": config.get("max_position_embeddings") or config.get("n_positions"),
-        "learning_rate": DEFAULT_LEARNING_RATE,
         "stop_tokens": tuple(stop_tokens),
         "bos_token": _token_text(tokenizer.get("bos_token"))
         or names.text(config.get("bos_token_id")),

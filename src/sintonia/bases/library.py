@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from sintonia.bases.adoption import adopt
@@ -52,11 +53,12 @@ class Library:
     def installed(self) -> list[BaseModel]:
         """Return the models on disk, by name."""
         found = (read_base(folder) for folder in sorted(self._folder.glob("*")))
-        return [base for base in found if base is not None]
+        return [self._as_catalog_says(base) for base in found if base is not None]
 
     def find(self, name: str) -> BaseModel | None:
         """Return the model called ``name`` when it is on disk. No alias is followed."""
-        return read_base(self._folder / name) if _NAME.match(name) else None
+        found = read_base(self._folder / name) if _NAME.match(name) else None
+        return self._as_catalog_says(found) if found else None
 
     def knows(self, name: str) -> bool:
         """Tell whether ``name`` is on disk or can be fetched. No alias is followed."""
@@ -178,15 +180,18 @@ class Library:
     def _finish(
         self, folder: Path, name: str, entry: CatalogEntry | None, source: str
     ) -> BaseModel:
-        given: dict[str, object] = {"name": name, "source": source, "created_at": int(time.time())}
+        given: dict[str, object] = {"name": name, "source": source}
         if entry is not None:
             given["license"] = entry.license
             given["context_tokens"] = entry.context_tokens
-            given["learning_rate"] = entry.learning_rate
         facts = describe(folder, given)
         _settle_template(folder, entry)
         self._folder.mkdir(parents=True, exist_ok=True)
-        return finish(folder, self._folder / name, facts)
+        return self._as_catalog_says(finish(folder, self._folder / name, facts))
+
+    def _as_catalog_says(self, base: BaseModel) -> BaseModel:
+        entry = self.catalog.entries.get(base.ref.name)
+        return replace(base, learning_rate=entry.learning_rate) if entry else base
 
     def _entry(self, name: str) -> CatalogEntry:
         if name not in self.catalog.entries:

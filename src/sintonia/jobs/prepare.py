@@ -237,7 +237,7 @@ def _plan_request(
     base, settings = start.base, context.settings
     numbers = BaseNumbers(
         ref=base.ref,
-        learning_rate=base.facts.learning_rate,
+        learning_rate=base.learning_rate,
         context_tokens=base.facts.context_tokens,
         template_sha256=renderer.template_sha256,
         lora_targets=linear_layers(Path(base.ref.folder)),

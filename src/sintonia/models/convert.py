@@ -23,9 +23,19 @@ def convert(source: Path, target: Path) -> None:
     model.hf_quantizer = None
     model.is_quantized = False
     model.save_pretrained(target)
+    for name in ("config.json", "generation_config.json"):
+        _forget_maker(target / name)
     tokenizer = transformers.AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     tokenizer.save_pretrained(target)
     mend_digits(target / "tokenizer.json", source)
+
+
+def _forget_maker(config_file: Path) -> None:
+    """Drop what says which version of transformers wrote the file: equal models, equal hashes."""
+    config = json.loads(config_file.read_bytes())
+    for key in ("transformers_version", "_name_or_path"):
+        config.pop(key, None)
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def mend_digits(tokenizer_file: Path, source: Path) -> None:

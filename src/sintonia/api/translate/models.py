@@ -26,7 +26,7 @@ def tuned_object(model: Model) -> ModelObject:
 
 def base_object(name: str, base: str, installed: BaseModel | None) -> ModelObject:
     """Return a base model, or an alias of one; not fetched yet means created at 0."""
-    created = installed.facts.created_at if installed else 0
+    created = installed.created_at if installed else 0
     return ModelObject(
         id=name, created=created, owned_by=BASE_OWNER, root=None if name == base else base
     )
