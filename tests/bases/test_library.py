@@ -182,7 +182,7 @@ def test_an_adapter_is_taken_in_over_its_base(library, folder, adapter):
 
 
 def test_an_adapter_for_another_base_is_refused_by_layer(library, folder, adapter, tmp_path):
-    from conftest import save_tiny
+    from tiny_models import save_tiny
 
     save_tiny("gpt2", tmp_path / "other", '{"version": "1.0"}')
     shutil.copyfile(folder / "tokenizer.json", tmp_path / "other" / "tokenizer.json")

@@ -79,8 +79,9 @@ def read_base(folder: Path) -> BaseModel | None:
 
 def read_facts(folder: Path) -> BaseFacts:
     """Read ``sintonia.json`` of a base or of a tuned model."""
-    value = read_json(folder / FACTS)
-    return BaseFacts(**{**value, "stop_tokens": tuple(value["stop_tokens"])})
+    stored = read_json(folder / FACTS)
+    known = {field.name: stored[field.name] for field in dataclasses.fields(BaseFacts)}
+    return BaseFacts(**{**known, "stop_tokens": tuple(stored["stop_tokens"])})
 
 
 def check_safe(folder: Path) -> None:
