@@ -6,6 +6,7 @@ encoding, so a stale cache cannot be found. A cache folder is sealed; a torn one
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -20,8 +21,8 @@ from sintonia.data.forest import EncodedSequence, IntArray, count_tokens
 from sintonia.data.renderer import Renderer
 from sintonia.data.validate import iter_examples
 from sintonia.domain.examples import Example
-from sintonia.errors import InvalidData
-from sintonia.sealed import MANIFEST, seal
+from sintonia.errors import DamagedCheckpoint, InvalidData
+from sintonia.sealed import hash_file, seal, verify
 
 _VERSION = 1
 _ARRAYS = ("tokens", "starts", "prompts", "weights", "rows", "row_tokens")
@@ -81,12 +82,22 @@ def load_samples(
     """
     parts = (_VERSION, sha256, renderer.template_sha256, rules.context_tokens, rules.truncate)
     folder = cache / hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-    if not (folder / MANIFEST).exists():
-        _encode_file(path, renderer, rules, folder)
-    return Samples(folder)
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{folder.name}.lock").open("ab") as lock:  # another trainer may encode it now
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            verify(folder)
+        except DamagedCheckpoint:
+            shutil.rmtree(folder, ignore_errors=True)
+            _encode_file(path, sha256, renderer, rules, folder)
+        return Samples(folder)
 
 
-def _encode_file(path: Path, renderer: Renderer, rules: EncodingRules, folder: Path) -> None:
+def _encode_file(
+    path: Path, sha256: str, renderer: Renderer, rules: EncodingRules, folder: Path
+) -> None:
+    if hash_file(path) != sha256:
+        raise InvalidData(f"{path.name} changed since it was checked. Check and plan again.")
     work = folder.with_name(f"{folder.name}.{os.getpid()}.work")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

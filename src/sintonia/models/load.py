@@ -7,10 +7,13 @@ equal the separate sequences, with one attention call for each layer.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -32,7 +35,7 @@ def load_base(folder: Path) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loaded = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -40,12 +43,28 @@ def load_base(folder: Path) -> PreTrainedModel:
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (ValueError, KeyError) as problem:
+    except (ValueError, KeyError, OSError, ImportError, RuntimeError, SafetensorError) as problem:
         raise RefusedModel(f"{folder.name} cannot be loaded: {problem}") from None
+    check_complete(folder.name, loaded)
     model.eval()
     check_follows_forest(model)
     return model
+
+
+def check_complete(name: str, loaded: Mapping[str, Any]) -> None:
+    """Raise ``RefusedModel`` unless every weight came from the folder.
+
+    transformers fills a missing one with random numbers and only warns.
+    """
+    for kind in ("missing_keys", "mismatched_keys"):
+        if loaded[kind]:
+            first = sorted(map(str, loaded[kind]))[0]
+            raise RefusedModel(
+                f"{name}: its weights are incomplete ({kind.replace('_', ' ')}: {first}). "
+                "Fetch or export the model again."
+            )
 
 
 def check_follows_forest(model: PreTrainedModel) -> None:

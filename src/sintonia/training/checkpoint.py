@@ -86,6 +86,7 @@ class Checkpoints:
                     raise DamagedCheckpoint(f"{folder.name} belongs to {state['run_id']}.")
             except DamagedCheckpoint as problem:
                 reporter.event(f"A checkpoint was damaged and is not used: {problem}", "warn")
+                shutil.rmtree(folder)  # or it would count among those kept
                 continue
             adapters.load(learner.policy.model, folder)
             load_state_tensors(learner.optimizer, load_file(folder / STATE_TENSORS))
@@ -102,6 +103,15 @@ class Checkpoints:
         name = step_folder_name(learner.progress.step)
         work = parent / f".{name}.{os.getpid()}.work"
         work.mkdir()
+        try:
+            self._write(work, learner, metrics)
+            seal(work, parent / name)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)  # a full disk needs the room
+            raise
+        return parent / name
+
+    def _write(self, work: Path, learner: Learner, metrics: Mapping[str, Any]) -> None:
         failpoints.reach("checkpoint.open")
         adapters.save(learner.policy.model, work, self._spec.lora, self._spec.base.name)
         save_file(state_tensors(learner.optimizer), work / STATE_TENSORS)
@@ -113,8 +123,6 @@ class Checkpoints:
             "metrics": dict(metrics),
         }
         write_json(work / STATE, state)
-        seal(work, parent / name)
-        return parent / name
 
 
 def _keep_newest(folder: Path, number: int) -> None:

@@ -7,6 +7,7 @@ Whatever happens short of a kill, it leaves an exit record that says how it ende
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import fcntl
 import logging
@@ -71,7 +72,8 @@ def run_attempt(folder: RunFolder, attempt: AttemptFolder, stop: StopRequest) ->
             record = _train(folder, attempt, stop)
         # The one broad handler of the trainer: whatever it is, the run's directory says so.
         except Exception as problem:  # noqa: BLE001
-            traceback.print_exc()
+            with contextlib.suppress(OSError):  # the disk may be full
+                traceback.print_exc()
             record = _failure(problem)
         write_exit(attempt, record)
     return record
@@ -102,6 +104,7 @@ def _prepare(
 ) -> tuple[Run, Mapping[str, float]]:
     """Load model and data and restore the newest checkpoint."""
     base = Path(spec.base.folder)
+    verify(base)
     if hash_file(base / "manifest.json") != spec.base.sha256:
         raise RefusedModel(f"Base model {spec.base.name} changed since the job was planned.")
     renderer = Renderer.from_folder(base)
