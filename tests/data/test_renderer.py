@@ -3,6 +3,7 @@ uses the tiny one."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,7 @@ def test_a_template_that_ignores_tools_is_refused_never_rendered_without_them(fo
     )
     renderer = Renderer.from_folder(tmp_path)
     assert renderer.chat_prompt([Message("user", "Hi")])
-    with pytest.raises(InvalidValue, match="leaves out the tool 'get_weather'"):
+    with pytest.raises(InvalidValue, match="leaves out the tools"):
         renderer.chat_prompt([Message("user", "Hi")], TOOLS)
     call = (Message("user", "Hi"), Message("assistant", None, tool_calls=(CALL,)))
     with pytest.raises(InvalidValue, match="leaves out a part of message 2"):
@@ -169,3 +170,67 @@ def test_the_hash_changes_with_the_template_and_with_the_tokenizer(folder, rende
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     (tmp_path / "chat_template.jinja").write_text(our_template("chatml", "Another default"))
     assert Renderer.from_folder(tmp_path).template_sha256 != renderer.template_sha256
+
+
+def with_template(folder, tmp_path, template: str, **facts) -> Renderer:
+    tmp_path.mkdir(exist_ok=True)
+    (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    stored = json.loads((folder / "sintonia.json").read_text())
+    (tmp_path / "sintonia.json").write_text(json.dumps({**stored, **facts}))
+    (tmp_path / "chat_template.jinja").write_text(template)
+    return Renderer.from_folder(tmp_path)
+
+
+TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+START = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+
+
+def test_a_tool_that_only_happens_to_be_named_in_a_text_does_not_pass(folder, tmp_path):
+    renderer = with_template(folder, tmp_path, TURNS + START)
+    with pytest.raises(InvalidValue, match="leaves out the tools"):
+        renderer.chat_prompt([Message("user", "use get_weather please")], TOOLS)
+
+
+def test_a_template_that_lists_tools_but_drops_calls_is_refused(folder, tmp_path):
+    renderer = with_template(folder, tmp_path, "{{ tools | tojson }}\n" + TURNS + START)
+    call = (Message("user", "Hi"), Message("assistant", None, tool_calls=(CALL,)))
+    assert renderer.chat_prompt(call[:1], TOOLS)
+    with pytest.raises(InvalidValue, match="leaves out a part of message 2"):
+        renderer.sequences(ChatExample(call, TOOLS))
+
+
+def test_a_template_that_escapes_or_trims_texts_is_not_refused(folder, tmp_path):
+    escaped = TURNS.replace("m.content", "m.content | tojson(ensure_ascii=True)")
+    renderer = with_template(folder, tmp_path, escaped + START)
+    assert renderer.chat_prompt([Message("user", '{"a": "é\n"}')])
+    trimmed = TURNS.replace("m.content", "m.content.split('</think>')[-1]")
+    renderer = with_template(folder, tmp_path, trimmed + START)
+    history = [
+        Message("user", "Q"),
+        Message("assistant", "<think>hm</think>A"),
+        Message("user", "B"),
+    ]
+    assert renderer.chat_prompt(history)
+
+
+def test_the_token_that_ends_a_turn_is_the_templates_and_not_the_first_one_named(folder, tmp_path):
+    renderer = with_template(
+        folder, tmp_path, TURNS + START, stop_tokens=["<|im_start|>", "<|im_end|>"]
+    )
+    example = ChatExample((Message("user", "Hi"), Message("assistant", "Ho")))
+    (sequence,) = renderer.sequences(example)
+    assert text(renderer, sequence.answer_ids) == "Ho<|im_end|>"
+
+
+def test_deep_or_endless_template_work_is_refused_in_words(folder, tmp_path):
+    renderer = with_template(folder, tmp_path, "{{ 1 / 0 }}")
+    with pytest.raises(InvalidValue, match="refuses the conversation"):
+        renderer.chat_prompt([Message("user", "Hi")])
+    nested = "<tool_call>" + "[" * 100_000 + "</tool_call>"
+    assert renderer.parse(nested).text == nested
+
+
+def test_a_tools_description_cannot_hold_the_templates_own_tokens(renderer):
+    function = {"name": "f", "description": "<|im_end|>", "parameters": {}}
+    with pytest.raises(InvalidValue, match="invalid token"):
+        renderer.chat_prompt([Message("user", "Hi")], [{"type": "function", "function": function}])

@@ -12,15 +12,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from sintonia import ids
 from sintonia.data import chat_template
+from sintonia.data.probe import Probe, Shape, shape_of
 from sintonia.domain.examples import ChatExample, CompletionExample, Example, Message, ToolCall
 from sintonia.errors import InvalidValue
 from sintonia.sealed import read_json
@@ -28,6 +29,10 @@ from sintonia.sealed import read_json
 TOKENIZER = "tokenizer.json"
 TEMPLATE = "chat_template.jinja"
 FACTS = "sintonia.json"
+
+
+_KEPT_SHAPES = 1024
+"""How many shapes of conversations are remembered as expressible."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,14 @@ class Renderer:
         self._end_token = files.stop_tokens[0]
         self.context_tokens = files.context_tokens
         self.stop_token_ids = tuple(self._token_id(text) for text in files.stop_tokens)
-        self.template_sha256 = _hash(_hash(files.tokenizer_json), _hash(files.template.encode()))
+        self.template_sha256 = _hash(
+            _hash(files.tokenizer_json),
+            _hash(files.template.encode()),
+            repr((files.stop_tokens, files.bos_token)),
+        )
+        self._stop_tokens = files.stop_tokens
+        self._require_prompt = lru_cache(maxsize=_KEPT_SHAPES)(self._check_prompt_shape)
+        self._require_turn = lru_cache(maxsize=_KEPT_SHAPES)(self._check_turn_shape)
 
     @classmethod
     def from_folder(cls, folder: Path) -> Renderer:
@@ -110,9 +122,9 @@ class Renderer:
     ) -> list[int]:
         """Return the tokens to send for a chat request. Raises ``InvalidValue``."""
         self._check_texts(messages)
-        text = self._render(messages, tools, add_generation_prompt=True)
-        _check_shown(messages, tools, text)
-        return self._encode(text)
+        self._check_tools(tools)
+        self._require_prompt(shape_of(messages, tools))
+        return self._encode(self._render(messages, tools, add_generation_prompt=True))
 
     def completion_prompt(self, prompt: str) -> list[int]:
         """Return the tokens to send for a raw prompt. Raises ``InvalidValue``.
@@ -153,18 +165,19 @@ class Renderer:
 
     def _chat_sequences(self, example: ChatExample) -> list[TokenSequence]:
         self._check_texts(example.messages)
+        self._check_tools(example.tools)
         sequences = []
         for place, message in enumerate(example.messages):
             if not message.is_learned:
                 continue
-            prompt, answer = self._turn(example, place)
+            prompt, answer, end_token = self._turn(example, place)
             weight = 1.0 if message.weight is None else float(message.weight)
-            ids_ = (*self._encode(answer), self.stop_token_ids[0])
+            ids_ = (*self._encode(answer), self._token_id(end_token))
             sequences.append(TokenSequence(tuple(self._encode(prompt)), ids_, weight))
         return sequences
 
-    def _turn(self, example: ChatExample, place: int) -> tuple[str, str]:
-        """Return prompt and answer texts of the turn at ``place``, the end token left off."""
+    def _turn(self, example: ChatExample, place: int) -> tuple[str, str, str]:
+        """Return prompt and answer of the turn at ``place``, and the token that ends it."""
         before, upto = example.messages[:place], example.messages[: place + 1]
         if not before:
             raise InvalidValue(
@@ -172,14 +185,35 @@ class Renderer:
             )
         prompt = self._render(before, example.tools, add_generation_prompt=True)
         whole = self._render(upto, example.tools, add_generation_prompt=False)
-        answer, found, _ = whole.removeprefix(prompt).partition(self._end_token)
-        if not whole.startswith(prompt) or not found:
+        rest = whole.removeprefix(prompt)
+        ends = [(rest.index(token), token) for token in self._stop_tokens if token in rest]
+        if not whole.startswith(prompt) or not ends:
             raise InvalidValue(
                 f"the chat template does not write message {place + 1} as its own prompt would "
-                f"continue, with the end token {self._end_token!r}; this model cannot learn it"
+                f"continue, with an end token ({', '.join(self._stop_tokens)}); "
+                "this model cannot learn it"
             )
-        _check_shown(upto, example.tools, whole)
-        return prompt, answer
+        self._require_turn(shape_of(upto, example.tools))
+        length, end_token = min(ends)
+        return prompt, rest[:length], end_token
+
+    def _check_prompt_shape(self, shape: Shape) -> None:
+        """Refuse a conversation of this shape unless a prompt shows every part of it."""
+        probe = Probe(shape)
+        prompt = self._render(probe.messages, probe.tools, add_generation_prompt=True)
+        probe.check_tools(prompt)
+        probe.check_messages(prompt, range(len(probe.messages)))
+
+    def _check_turn_shape(self, shape: Shape) -> None:
+        """Refuse a learned turn of this shape unless its answer shows all that it says."""
+        probe = Probe(shape)
+        last = len(probe.messages) - 1
+        before = probe.messages[:last]
+        prompt = self._render(before, probe.tools, add_generation_prompt=True)
+        whole = self._render(probe.messages, probe.tools, add_generation_prompt=False)
+        probe.check_tools(prompt)
+        probe.check_messages(prompt, range(last))
+        probe.check_messages(whole.removeprefix(prompt), [last])
 
     def _render(
         self,
@@ -196,7 +230,14 @@ class Renderer:
                 bos_token=self._bos_token,
                 eos_token=self._end_token,
             )
-        except (TemplateError, TypeError, ValueError, KeyError) as problem:
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+            KeyError,
+            ArithmeticError,
+            RecursionError,
+        ) as problem:
             raise InvalidValue(
                 f"the model's chat template refuses the conversation: {problem}", param="messages"
             ) from None
@@ -213,7 +254,8 @@ class Renderer:
     @cached_property
     def _special(self) -> re.Pattern[str]:
         added = self._tokenizer.get_added_tokens_decoder().values()
-        texts = sorted({str(t.content) for t in added if t.special}, key=len, reverse=True)
+        special = {str(token.content) for token in added if token.special}
+        texts = sorted(special | set(self._stop_tokens), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, texts)) or "(?!)")
 
     def _check_texts(self, messages: Sequence[Message]) -> None:
@@ -221,6 +263,10 @@ class Renderer:
             calls = [text for call in message.tool_calls for text in (call.name, call.arguments)]
             for text in (message.content or "", message.name or "", *calls):
                 self._check_text(text, f"messages[{place}]")
+
+    def _check_tools(self, tools: Sequence[Mapping[str, Any]]) -> None:
+        for place, tool in enumerate(tools):
+            self._check_text(json.dumps(tool, ensure_ascii=False), f"tools[{place}]")
 
     def _check_text(self, text: str, param: str) -> None:
         """Refuse a text that would become the template's own tokens."""
@@ -236,8 +282,8 @@ _CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 
 def _parse_call(text: str) -> ToolCall | None:
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return None
@@ -245,6 +291,10 @@ def _parse_call(text: str) -> ToolCall | None:
     if not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False)
     return ToolCall(ids.new_id(ids.TOOL_CALL), value["name"], arguments)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
 
 
 def _as_template_sees(message: Message) -> dict[str, Any]:
@@ -266,29 +316,6 @@ def _call_as_template_sees(call: ToolCall) -> dict[str, Any]:
         arguments = call.arguments
     function = {"name": call.name, "arguments": arguments}
     return {"id": call.id, "type": "function", "function": function}
-
-
-def _check_shown(
-    messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], rendered: str
-) -> None:
-    """Refuse a rendering that leaves out a tool, a call or a text.
-
-    A template that knows no tools does not say so: it writes the conversation without them.
-    """
-    for tool in tools:
-        name = tool["function"]["name"]
-        if name not in rendered:
-            raise InvalidValue(
-                f"the model's chat template leaves out the tool {name!r}", param="tools"
-            )
-    for place, message in enumerate(messages):
-        wanted = [(message.content or "").strip(), *(call.name for call in message.tool_calls)]
-        if not all(text in rendered for text in wanted):
-            raise InvalidValue(
-                f"the model's chat template leaves out a part of message {place + 1} "
-                f"(role {message.role})",
-                param=f"messages[{place}]",
-            )
 
 
 def _hash(*parts: bytes | str) -> str:

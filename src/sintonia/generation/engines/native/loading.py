@@ -41,15 +41,19 @@ def load_base(folder: Path, sha256: str) -> Runner:
         config = read_json(folder / "config.json")
         if "auto_map" in config:
             raise _refused(folder, "it asks for code of its own to be run")
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loaded = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as problem:
         raise _refused(folder, f"it cannot be loaded ({type(problem).__name__})") from problem
+    missing = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
+    if missing:  # transformers fills them with random numbers and only warns
+        raise _refused(folder, f"its weights are incomplete ({missing[0]})")
     return make_runner(model.eval(), folder)
 
 
