@@ -33,6 +33,12 @@ def test_each_value_remembers_where_it_came_from(tmp_path):
         ("port = ", "cannot be read"),
         ("trainers = 0", "at least 1"),
         ("[aliases]\na = 3", "must be a model's name"),
+        ("aliases = 5", "must be a model's name"),
+        ("threads = -1", "threads"),
+        ("engine_slots = 0", "engine_slots"),
+        ("lease_seconds = nan", "lease_seconds"),
+        ("port = true", "port"),
+        ("organization = 'a:b'", "organization"),
     ],
 )
 def test_a_setting_that_cannot_be_understood_is_named(tmp_path, text, message):

@@ -6,7 +6,9 @@ home folder, else from the default here; ``Settings.origins`` remembers which.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -68,10 +70,16 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise SettingInvalid(f"Setting port={self.port}: must be between 0 and 65535.")
-        if self.trainers < 1:
-            raise SettingInvalid(f"Setting trainers={self.trainers}: must be at least 1.")
-        if self.lease_seconds <= 0:
-            raise SettingInvalid(f"Setting lease_seconds={self.lease_seconds}: must be above 0.")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                most = f" and at most {high:g}" if math.isfinite(high) else ""
+                raise SettingInvalid(f"Setting {name}={value}: must be at least {low:g}{most}.")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", self.organization):
+            raise SettingInvalid(
+                f"Setting organization={self.organization!r}: it becomes a part of models' names; "
+                "lower-case letters, digits, '-' and '_' are allowed."
+            )
 
     @property
     def database(self) -> str:
@@ -83,6 +91,20 @@ class Settings:
         """The fsspec URL of the file store in force."""
         return self.files_url or f"file://{self.home / 'files'}"
 
+
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "trainers": (1, math.inf),
+    "trainer_niceness": (0, 19),
+    "trainer_attempts": (1, math.inf),
+    "threads": (0, 1024),
+    "lease_seconds": (0.1, math.inf),
+    "snapshot_seconds": (0, math.inf),
+    "max_file_bytes": (1, math.inf),
+    "min_free_bytes": (0, math.inf),
+    "engine_slots": (1, 1024),
+    "engine_queue": (0, math.inf),
+}
+"""The smallest and largest value of each number; not-a-number fits none."""
 
 _SPECIAL = {"aliases", "origins"}
 
@@ -115,7 +137,9 @@ def load(environment: Mapping[str, str] | None = None, **given: Any) -> Settings
         else:
             origins[name] = "default"
     aliases = file_values.get("aliases", {})
-    if not all(isinstance(target, str) for target in aliases.values()):
+    if not isinstance(aliases, dict) or not all(
+        isinstance(target, str) for target in aliases.values()
+    ):
         raise SettingInvalid(f"[aliases] in {FILE_NAME}: each target must be a model's name.")
     return replace(Settings(**values), aliases=aliases, origins=origins)
 
@@ -140,6 +164,8 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _convert(name: str, value: Any, default: Any) -> Any:
     """Return ``value`` as the type of ``default``."""
     kind = type(default)
+    if isinstance(value, bool):
+        raise SettingInvalid(f"{name}={value!r}: must be of type {kind.__name__}.")
     if kind is str or isinstance(value, kind):
         return str(value) if kind is str else value
     try:

@@ -47,7 +47,13 @@ def test_a_new_job_has_every_field_of_openais(client, file_id):
         "seed": 7,
         "integrations": [],
         "metadata": {"team": "a"},
-        "sintonia": {"waiting_behind": 0, "base_model": "tiny", "origins": None, "attempt": 0},
+        "sintonia": {
+            "waiting_behind": 0,
+            "base_model": "tiny",
+            "origins": None,
+            "attempt": 0,
+            "truncate": False,
+        },
     }
 
 

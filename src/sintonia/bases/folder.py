@@ -70,9 +70,12 @@ class BaseModel:
 
 def read_base(folder: Path) -> BaseModel | None:
     """Return the model in a sealed ``folder``, or ``None`` when it is not whole."""
-    if not (folder / MANIFEST).is_file() or not (folder / FACTS).is_file():
+    try:
+        facts = read_facts(folder)
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    facts = read_facts(folder)
+    if not (folder / MANIFEST).is_file():
+        return None
     ref = BaseRef(facts.name, str(folder), hash_file(folder / MANIFEST))
     return BaseModel(ref, facts, created_at=int((folder / MANIFEST).stat().st_mtime))
 

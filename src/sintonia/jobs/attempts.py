@@ -10,7 +10,7 @@ import logging
 
 from sintonia import failpoints
 from sintonia.domain.jobs import JobError, JobStatus
-from sintonia.errors import DamagedCheckpoint, TrainerFailed
+from sintonia.errors import DamagedCheckpoint, InsufficientStorage, TrainerFailed
 from sintonia.jobs.context import WorkerContext
 from sintonia.jobs.settle import settle
 from sintonia.jobs.watch import Ending, Followed, Watch
@@ -48,10 +48,11 @@ def run_job(context: WorkerContext, claim: Claim) -> None:
         if followed.exit is not None and _has_finished(context, claim, followed.exit):
             return
         newest_step = newest_resume_step(context.run_folder(claim.job.id))
-        if context.stop.wait(0 if followed.ending is Ending.LEFT else context.pace.retry_seconds):
+        if context.stop.wait(_pause_seconds(context, followed)):
             queue.release(claim)
             return
-        if claim.failures_after(newest_step) >= context.settings.trainer_attempts:
+        is_given_up = claim.failures_after(newest_step) >= context.settings.trainer_attempts
+        if is_given_up and not _met_a_full_disk(followed):
             queue.fail(claim, _why(context, followed))
             return
         claim = _launch(context, queue.retry(claim, newest_step, _retry_message(followed)))
@@ -163,6 +164,20 @@ def _why(context: WorkerContext, followed: Followed) -> JobError:
     return JobError(
         code="server_error", message=message + (f" It last printed: {printed}" if printed else "")
     )
+
+
+def _pause_seconds(context: WorkerContext, followed: Followed) -> float:
+    """Return how long to wait before the next attempt; room on a disk takes longer to come."""
+    if followed.ending is Ending.LEFT:
+        return 0.0
+    if _met_a_full_disk(followed):
+        return context.pace.full_disk_seconds
+    return context.pace.retry_seconds
+
+
+def _met_a_full_disk(followed: Followed) -> bool:
+    """Tell whether the attempt ended for want of room, which is no fault of the job."""
+    return followed.exit is not None and followed.exit.code == InsufficientStorage.default_code
 
 
 def _retry_message(followed: Followed) -> str:

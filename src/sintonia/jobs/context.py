@@ -25,6 +25,8 @@ class Pace:
     """What a trainer gets to save its work when it is stopped."""
     retry_seconds: float = 2.0
     """Before work that cannot go on now is tried again."""
+    full_disk_seconds: float = 15.0
+    """Before a job that met a full disk is tried again."""
     sweep_seconds: float = 60.0
     """Between two looks for what crashes left in the file store."""
 

@@ -47,9 +47,9 @@ def load_adapter(folder: Path, sha256: str, shapes: Mapping[str, tuple[int, ...]
     """
     check_seal(folder, sha256)
     try:
-        config = read_json(folder / CONFIG)
+        config = dict(read_json(folder / CONFIG))
         tensors = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as problem:
+    except (OSError, ValueError, TypeError, SafetensorError) as problem:
         raise _refused(folder, f"it cannot be read ({type(problem).__name__})") from None
     scale = _scale(folder, config)
     paths = [_module_path(folder, key) for key in tensors]
@@ -70,7 +70,9 @@ def _scale(folder: Path, config: Mapping[str, Any]) -> float:
         raise _refused(
             folder, f"it began as {config['init_lora_weights']!r}, which alters the base"
         )
-    rank, alpha = config["r"], config["lora_alpha"]
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+        raise _refused(folder, f"its rank r={rank!r} or lora_alpha={alpha!r} is no number")
     return float(alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank)
 
 
