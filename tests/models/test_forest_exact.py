@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -96,3 +99,36 @@ def test_a_family_that_ignores_the_attention_it_is_given_is_refused(tmp_path, ti
     (tmp_path / "bloom" / "tokenizer.json").write_text(tiny_tokenizer_json)
     with pytest.raises(RefusedModel):
         load_base(tmp_path / "bloom")
+
+
+def test_a_folder_that_misses_a_weight_is_refused_and_never_filled_with_noise(
+    tiny_folder, tmp_path
+):
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RefusedModel, match="incomplete"):
+        load_base(folder)
+
+
+def test_layers_of_a_kind_that_a_forest_does_not_know_are_refused(tmp_path, tiny_tokenizer_json):
+    from transformers import Llama4ForCausalLM, Llama4TextConfig
+
+    config = Llama4TextConfig(
+        vocab_size=258,
+        hidden_size=32,
+        intermediate_size=48,
+        intermediate_size_mlp=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        num_local_experts=2,
+        attention_chunk_size=8,
+    )
+    Llama4ForCausalLM(config).save_pretrained(tmp_path / "model")
+    with pytest.raises(RefusedModel):
+        load_base(tmp_path / "model")

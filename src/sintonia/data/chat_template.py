@@ -1,13 +1,14 @@
 """A sandbox for chat templates, which are programs that come with a model.
 
 The environment equals the one that transformers uses (trimmed blocks, ``tojson`` without HTML
-escapes, ``raise_exception``, ``{% generation %}``), so that templates render the same text.
+escapes, ``raise_exception``, ``{% generation %}``), so that templates render the same text. Only
+``strftime_now`` is missing on purpose: a prompt that holds today's date would be learned as one
+and served as another.
 """
 
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Any, NoReturn
 
 from jinja2 import Template, TemplateError, nodes
@@ -35,7 +36,6 @@ def compile_template(text: str) -> Template:
     )
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
     try:
         return environment.from_string(text)
     except TemplateError as problem:
@@ -60,7 +60,3 @@ def _tojson(
 
 def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
-
-
-def _strftime_now(form: str) -> str:
-    return datetime.now().astimezone().strftime(form)

@@ -64,7 +64,12 @@ def forest_attention(  # noqa: PLR0913, PLR0917  # the signature is given by tra
 
     Raises ``RefusedModel`` for what this function does not honour.
     """
-    forest: ForestOnDevice = kwargs["forest"]
+    forest: ForestOnDevice | None = kwargs.get("forest")
+    if forest is None:
+        raise RefusedModel(
+            f"{type(module).__name__} keeps what it is given from its attention; "
+            "such models cannot be trained here."
+        )
     if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
         raise RefusedModel(
             f"{type(module).__name__} caps its scores or has attention sinks; such models "

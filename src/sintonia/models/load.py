@@ -25,6 +25,9 @@ _TOLERANCE = 1e-3
 """Largest difference of logits that float32 may leave."""
 
 
+_LAYER_KINDS = {"full_attention", "sliding_attention"}
+
+
 def load_base(folder: Path) -> PreTrainedModel:
     """Return the model in ``folder`` in float32, attending along forests.
 
@@ -84,6 +87,13 @@ def check_follows_forest(model: PreTrainedModel) -> None:
             f"{type(model).__name__} does not use the attention it is given; "
             "it cannot be trained here."
         )
+    _check_layers(model)
+    own = _own_logits(model, sequences[0])
+    if float((together[0] - own).abs().max()) > _TOLERANCE:
+        raise RefusedModel(
+            f"{type(model).__name__} computes something else than its own attention would; "
+            "it cannot be trained here."
+        )
     for number, sequence in enumerate(sequences):
         alone, _ = _logits_by_sequence(model, build_forest([sequence]))
         difference = float((together[number] - alone[0]).abs().max())
@@ -92,6 +102,27 @@ def check_follows_forest(model: PreTrainedModel) -> None:
                 f"{type(model).__name__} does not compute shared prefixes as it computes "
                 f"separate rows (logits differ by {difference:.2g}); it cannot be trained here."
             )
+
+
+def _check_layers(model: PreTrainedModel) -> None:
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - _LAYER_KINDS
+    if kinds:
+        raise RefusedModel(
+            f"{type(model).__name__} has layers of kind {', '.join(sorted(kinds))}; "
+            "it cannot be trained here."
+        )
+
+
+@torch.no_grad()
+def _own_logits(model: PreTrainedModel, sequence: EncodedSequence) -> torch.Tensor:
+    """Return what the model's own attention computes for the targets of ``sequence``."""
+    ids = torch.from_numpy(sequence.tokens.astype(np.int64))[None].to(model.device)
+    model.set_attn_implementation("eager")
+    try:
+        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits[0]
+    finally:
+        model.set_attn_implementation(attention.NAME)
+    return logits[sequence.num_prompt_tokens - 1 : -1]
 
 
 @torch.no_grad()
