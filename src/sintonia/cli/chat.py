@@ -14,13 +14,13 @@ from rich.console import Console
 from sintonia import settings as settings_module
 from sintonia.cli.background import connect
 from sintonia.cli.client import Client
-from sintonia.cli.options import ServerOption
+from sintonia.cli.options import ServerOption, check_number
 from sintonia.cli.output import console, error_console, print_error, print_note
 from sintonia.errors import InvalidValue, RemoteError, SintoniaError
 
-PATIENCE_SECONDS = 1800.0
-"""How long to wait for a model that is being fetched or loaded."""
-WAITABLE = ("model_not_ready", "engine_unavailable")
+PATIENCE_SECONDS = {"model_not_ready": 1800.0, "engine_unavailable": 60.0}
+"""How long to wait after each refusal that may pass: a model that is being fetched takes its
+time, an engine that starts again does not."""
 HELP = "/new begins a new conversation, /exit or Ctrl-D ends; Ctrl-C stops an answer."
 
 
@@ -64,18 +64,29 @@ def chat(
     """Talk to a model. A prompt given here or piped in is answered once."""
     options = {"temperature": temperature, "max_tokens": max_tokens}
     given = {name: value for name, value in options.items() if value is not None}
+    check_number("--temperature", temperature)
     conversation = Conversation(model, system, given)
     if prompt is None and not sys.stdin.isatty():
-        prompt = sys.stdin.read().strip()
-        if not prompt:
-            raise InvalidValue(
-                "The prompt on standard input is empty. Give one, or use a terminal."
-            )
+        prompt = piped_prompt()
     with connect(settings_module.load(), server) as client:
         if prompt is not None:
             answer(conversation, client, prompt, console())
         else:
             talk(conversation, client, console())
+
+
+def piped_prompt() -> str:
+    """Return what is piped in. Raises ``InvalidValue`` when it is empty or no UTF-8."""
+    try:
+        prompt = sys.stdin.buffer.read().decode().strip()
+    except UnicodeDecodeError as problem:
+        raise InvalidValue(
+            f"The prompt on standard input: byte {problem.start + 1} is not UTF-8. "
+            "Convert it to UTF-8 first."
+        ) from None
+    if not prompt:
+        raise InvalidValue("The prompt on standard input is empty. Give one, or use a terminal.")
+    return prompt
 
 
 def talk(conversation: Conversation, client: Client, screen: Console) -> None:
@@ -99,12 +110,14 @@ def talk(conversation: Conversation, client: Client, screen: Console) -> None:
 
 def answer(conversation: Conversation, client: Client, prompt: str, screen: Console) -> None:
     """Print an answer as it comes; wait for a model that is being fetched or loaded."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadlines: dict[str, float] = {}
     while True:
         try:
             _print_answer(conversation.ask(client, prompt), screen)
         except RemoteError as problem:
-            if problem.code not in WAITABLE or time.monotonic() > deadline:
+            now = time.monotonic()
+            patience = PATIENCE_SECONDS.get(problem.code or "", 0.0)
+            if now >= deadlines.setdefault(problem.code or "", now + patience):
                 raise
             _wait(problem)
         else:

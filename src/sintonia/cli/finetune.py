@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,10 +19,10 @@ from sintonia.cli.client import Client, Json
 from sintonia.cli.data import refuse_bad_file
 from sintonia.cli.follow import follow
 from sintonia.cli.library import fetch_with_bar, open_library
-from sintonia.cli.options import DEFAULT_MODEL, ModelOption, ServerOption
+from sintonia.cli.options import DEFAULT_MODEL, ModelOption, ServerOption, check_number
 from sintonia.cli.output import console, facts, print_note
 from sintonia.cli.progress import job_view
-from sintonia.errors import RemoteError, TrainerFailed
+from sintonia.errors import SintoniaError, TrainerFailed
 from sintonia.settings import Settings
 
 INTERRUPTED = 130
@@ -95,6 +96,7 @@ def finetune(
     }
     given = {name: value for name, value in hyperparameters.items() if value is not None}
     order = Order(file, valid, model, suffix, seed, truncate, given)
+    check_number("--learning-rate-multiplier", learning_rate_multiplier, above=0)
     refuse_bad_file(file)
     if valid is not None:
         refuse_bad_file(valid, min_examples=1)
@@ -119,17 +121,19 @@ def fetch_base(settings: Settings, model: str, screen: Console) -> None:
 
 
 def create_job(client: Client, order: Order) -> Json:
-    """Upload the files and create the job; files of a refused job are deleted again."""
-    training_id = client.upload(order.training_file)["id"]
-    validation_id = None
+    """Upload the files and create the job; without a job the files are deleted again."""
+    uploaded: list[str] = []
     try:
+        uploaded.append(client.upload(order.training_file)["id"])
+        validation_id = None
         if order.validation_file is not None:
             validation_id = client.upload(order.validation_file)["id"]
-        return client.create_job(order.request(training_id, validation_id))
-    except RemoteError:
-        client.delete_file(training_id)
-        if validation_id is not None:
-            client.delete_file(validation_id)
+            uploaded.append(validation_id)
+        return client.create_job(order.request(uploaded[0], validation_id))
+    except BaseException:  # Ctrl-C too
+        for file_id in uploaded:
+            with suppress(SintoniaError):  # the reason to tell is the first one
+                client.delete_file(file_id)
         raise
 
 

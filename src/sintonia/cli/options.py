@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
+
+from sintonia.errors import InvalidValue
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 """The base model of commands that name none."""
@@ -24,3 +27,14 @@ ModelOption = Annotated[
 JobArgument = Annotated[
     str, typer.Argument(metavar="ID", help="Job, as `sintonia jobs list` shows it.")
 ]
+
+
+def check_number(option: str, value: float | None, *, above: float = -math.inf) -> None:
+    """Raise ``InvalidValue`` unless a given ``value`` is finite and greater than ``above``.
+
+    JSON knows neither infinity nor not-a-number, so no server could be asked with them.
+    """
+    if value is None or (math.isfinite(value) and value > above):
+        return
+    least = f" above {above:g}" if math.isfinite(above) else ""
+    raise InvalidValue(f"{option} {value:g}: must be a finite number{least}.")
