@@ -6,6 +6,8 @@ import fcntl
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +16,11 @@ from pathlib import Path
 import pytest
 from stand_ins import is_alive, wait_for
 
+from sintonia import cli
 from sintonia import settings as settings_module
 from sintonia.cli.background import connect, start_in_background, stop_server
 from sintonia.cli.homes import ServerFolder
-from sintonia.errors import ServerUnreachable
+from sintonia.errors import AlreadyRunning, ServerUnreachable
 from sintonia.settings import Settings
 
 
@@ -88,6 +91,43 @@ def test_a_server_of_serve_is_found_left_running_and_replaced_when_it_is_killed(
     with connect(settings) as client:
         assert client.models()
         assert folder.pid() != record.pid
+
+
+def test_a_second_server_in_the_background_is_refused_and_the_log_of_the_first_kept(settings):
+    folder = ServerFolder(settings.home)
+    record = start_in_background(settings, on_demand=False, port=0)
+    log = folder.logs / "server.log"
+    wait_for(lambda: record.url in log.read_text())
+
+    with pytest.raises(AlreadyRunning, match=str(record.pid)):
+        start_in_background(settings, on_demand=False, port=0)
+
+    assert record.url in log.read_text()
+    assert folder.read() == record
+
+
+def test_ctrl_c_while_a_server_starts_ends_that_server(settings):
+    folder = ServerFolder(settings.home)
+    command = [sys.executable, "-m", "sintonia.cli", "files", "list"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as typed:
+        server = wait_for(folder.pid)
+        typed.send_signal(signal.SIGINT)
+        assert typed.wait(30) != 0
+
+    assert not folder.is_locked()
+    wait_for(lambda: not is_alive(server))
+
+
+def test_an_upload_that_cannot_be_used_fails_and_says_why(settings, tmp_path, capfd):
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("{broken\n")
+
+    assert cli.main(["files", "upload", str(broken)]) == 1
+
+    captured = capfd.readouterr()
+    assert captured.out.startswith("file-")
+    assert "File broken.jsonl cannot be used: " in captured.err
+    assert "ine 1" in captured.err
 
 
 def test_a_server_that_cannot_start_says_why(settings, monkeypatch):

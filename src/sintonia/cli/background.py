@@ -62,14 +62,18 @@ def start_in_background(
 ) -> ServerRecord:
     """Start a server that outlives this process; return its record once it is ready.
 
-    Raises ``ServerUnreachable`` with the server's last words when it ends instead.
+    Raises ``AlreadyRunning`` when the home has one, unless ``on_demand``, and
+    ``ServerUnreachable`` with the server's last words when it ends instead.
     """
     folder = ServerFolder(settings.home)
     folder.make()
+    if not on_demand:  # else another command may just be starting the same one
+        folder.refuse_second()
     log = folder.logs / "server.log"
     options = ["--host", settings.host, "--port", str(settings.port if port is None else port)]
     options += ["--on-demand"] if on_demand else []
-    with log.open("wb") as output:
+    with log.open("ab") as output:
+        begin = output.tell()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "sintonia.cli", "serve", *options],
             stdin=subprocess.DEVNULL,
@@ -78,9 +82,15 @@ def start_in_background(
             env={**os.environ, "SINTONIA_HOME": str(settings.home), "COLUMNS": "200"},
             start_new_session=True,
         )
-    record = _wait_until_ready(folder, process)
+    try:
+        record = _wait_until_ready(folder, process)
+    except (KeyboardInterrupt, SystemExit):
+        # It has a session of its own: the terminal's Ctrl-C did not reach it.
+        process.terminate()
+        process.wait(STOP_SECONDS)
+        raise
     if record is None:
-        words = last_lines(log, 10).strip().removeprefix("Error: ")
+        words = last_lines(log, 10, begin=begin).strip().removeprefix("Error: ")
         raise ServerUnreachable(words or f"The server did not start. Its log is {log}.")
     return record
 

@@ -42,10 +42,13 @@ def upload(
     purpose: Annotated[str, typer.Option(help="What the file is for.")] = "fine-tune",
     server: ServerOption = None,
 ) -> None:
-    """Upload a file and print its id."""
+    """Upload a file and print its id; fail when the server cannot use what is in it."""
     with connect(settings_module.load(), server) as client:
         stored = client.upload(file, purpose)
     console().print(stored["id"])
+    if stored["status"] == "error":
+        why = stored.get("status_details") or "the server gave no reason."
+        raise InvalidValue(f"File {file.name} cannot be used: {why}")
 
 
 @app.command()

@@ -107,6 +107,12 @@ class ServerFolder:
         with self.lock.open("rb") as file:
             return not _try_lock(file, fcntl.LOCK_SH)
 
+    def refuse_second(self) -> None:
+        """Raise ``AlreadyRunning`` when this home has a server, ready or not."""
+        if self.is_locked():
+            with self.lock.open() as file:
+                raise AlreadyRunning(self._who_runs(file))
+
     @contextmanager
     def hold(self) -> Iterator[bool]:
         """Be the server of this home; tell whether the one before was killed.
@@ -149,11 +155,11 @@ def is_last_user(clients: IO[bytes]) -> bool:
     return _try_lock(clients, fcntl.LOCK_EX)
 
 
-def last_lines(path: Path, count: int) -> str:
-    """Return the last lines of a text file."""
+def last_lines(path: Path, count: int, *, begin: int = 0) -> str:
+    """Return the last lines of a text file, none of them before the byte ``begin``."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 64 * 1024))
+        file.seek(max(begin, size - 64 * 1024))
         lines = file.read().decode(errors="replace").splitlines()
     return "\n".join(lines[-count:])
 
