@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from sintonia import cli
+from sintonia import settings as settings_module
 from sintonia.cli.app import app
+from sintonia.domain.models import BaseRef, Model, ModelKind
+from sintonia.store import Store
 
 COMMANDS = [
     (),
@@ -165,6 +169,66 @@ def test_a_fault_of_ours_leaves_its_traceback_in_the_log(home, capfd):
     assert "Traceback" not in err
     assert str(log) in err
     assert "KeyError: 'a bug'" in log.read_text()
+
+
+@pytest.mark.parametrize("home_in_force", ["~nobody-of-this-name/home", None])
+def test_a_fault_is_told_even_when_no_log_can_be_written(home_in_force, home, monkeypatch, capfd):
+    (home / "logs" / "cli.log").mkdir(parents=True)
+    if home_in_force:
+        monkeypatch.setenv("SINTONIA_HOME", home_in_force)
+
+    def fault() -> None:
+        raise KeyError("a bug")
+
+    assert cli.guarded(fault) == 1
+    err = capfd.readouterr().err
+    assert err.startswith("Error: Something went wrong in Sintonia itself. It was KeyError")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("multiplier", ["nan", "inf", "-inf", "0", "-1"])
+def test_finetune_refuses_a_multiplier_that_is_no_positive_number(
+    multiplier, home, good_file, capfd
+):
+    option = f"--learning-rate-multiplier={multiplier}"
+
+    code, _, err = run(capfd, "finetune", str(good_file), option)
+
+    assert code == 1
+    assert err.startswith("Error: --learning-rate-multiplier ")
+    assert "finite number above 0" in err
+    assert not home.exists()
+
+
+def test_chat_refuses_a_temperature_that_is_no_number(home, capfd):
+    code, _, err = run(capfd, "chat", "m", "hello", "--temperature", "nan")
+
+    assert (code, err) == (1, "Error: --temperature nan: must be a finite number.\n")
+
+
+@pytest.mark.parametrize(
+    ("piped", "words"), [(b"ol\xe1", "byte 3 is not UTF-8"), (b" \n", "is empty")]
+)
+def test_chat_says_what_is_wrong_with_a_piped_prompt(piped, words, home):
+    command = [sys.executable, "-m", "sintonia.cli", "chat", "m"]
+
+    result = subprocess.run(command, input=piped, capture_output=True, check=False)
+
+    assert result.returncode == 1
+    assert result.stderr.decode().startswith("Error: The prompt on standard input")
+    assert words in result.stderr.decode()
+    assert not home.exists()
+
+
+def test_a_base_may_not_take_the_name_of_a_tuned_model(home, tmp_path, capfd):
+    home.mkdir()
+    base = BaseRef("tiny", str(tmp_path), "0" * 64)
+    with closing(Store.open(settings_module.load())) as store:
+        store.models.add(Model("mine", ModelKind.TUNED, 1, "user", base))
+
+    code, _, err = run(capfd, "models", "add", "mine", str(tmp_path))
+
+    assert (code, err.startswith("Error: Model name 'mine' is taken")) == (1, True)
 
 
 def test_stop_says_that_nothing_runs(home, capfd):

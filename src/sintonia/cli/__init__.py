@@ -50,20 +50,21 @@ def _in_words(problem: OSError) -> str:
 
 
 def _tell_of_fault(fault: Exception) -> None:
-    """Write the traceback into the log and say where that is."""
-    log = _log_file()
-    where = f" The details are in {log}; please report them with what you did." if log else ""
-    if log is not None:
-        with log.open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now(UTC).isoformat()} {type(fault).__name__}\n")
-            traceback.print_exception(fault, file=file)
-    print_error(SintoniaError(f"Something went wrong in Sintonia itself.{where}"))
+    """Write the traceback into the log and say where that is; without a log name the fault."""
+    log = _logged(fault)
+    where = f"The details are in {log}" if log else f"It was {type(fault).__name__}: {fault}"
+    words = f"Something went wrong in Sintonia itself. {where}; please report it with what you did."
+    print_error(SintoniaError(words))
 
 
-def _log_file() -> Path | None:
+def _logged(fault: Exception) -> Path | None:
+    """Return the log that the fault was written to, ``None`` when there is none to write to."""
     try:
         log = settings.load().home / LOG
         log.parent.mkdir(parents=True, exist_ok=True)
-    except (OSError, SintoniaError):
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC).isoformat()} {type(fault).__name__}\n")
+            traceback.print_exception(fault, file=file)
+    except Exception:  # noqa: BLE001 - the fault may lie in what finds the log; tell of it all the same
         return None
     return log

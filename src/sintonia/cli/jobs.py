@@ -77,7 +77,7 @@ def logs(
 
 @app.command()
 def cancel(job_id: JobArgument, server: ServerOption = None) -> None:
-    """Cancel a job; its checkpoints stay."""
+    """Cancel a job."""
     with connect(settings_module.load(), server) as client:
         job = client.cancel_job(job_id)
     console().print(f"Job {job['id']} is {job['status']}.")

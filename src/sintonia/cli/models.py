@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +13,12 @@ from sintonia import settings as settings_module
 from sintonia.bases.library import Library
 from sintonia.cli.background import connect
 from sintonia.cli.client import Json
+from sintonia.cli.homes import ServerFolder
 from sintonia.cli.library import fetch_with_bar, open_library
 from sintonia.cli.options import ServerOption
 from sintonia.cli.output import console, moment, table
 from sintonia.data.renderer import Renderer
+from sintonia.errors import InvalidValue, ModelNotFound
 from sintonia.settings import Settings
 
 app = typer.Typer(help="List, fetch, add and delete models.", no_args_is_help=True)
@@ -69,12 +71,24 @@ def add(
     """Copy a model in: a folder with safetensors, or a PEFT adapter with --base."""
     settings = settings_module.load()
     library = open_library(settings)
+    refuse_taken_name(settings, name)
     if base is None:
         added = library.add(name, folder)
         console().print(f"{added.ref.name} is added ({added.facts.context_tokens:,} tokens).")
         return
     add_adapter(settings, name, folder, library.catalog.resolve(base).base)
     console().print(f"{name} is added. Talk to it with `sintonia chat {name}`.")
+
+
+def refuse_taken_name(settings: Settings, name: str) -> None:
+    """Raise ``InvalidValue`` for the name of a tuned or added model."""
+    # Not at start-up: the database's packages would slow every other command.
+    from sintonia.store import Store
+
+    ServerFolder(settings.home).make()
+    with closing(Store.open(settings)) as store, suppress(ModelNotFound):
+        store.models.get(name)
+        raise InvalidValue(f"Model name {name!r} is taken. Choose another.", param="name")
 
 
 def add_adapter(settings: Settings, name: str, folder: Path, base: str) -> None:
