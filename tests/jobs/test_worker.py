@@ -337,6 +337,24 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing(store, given):
     store.files.delete(store.jobs.get(other.id).result_files[0])
 
 
+def test_the_next_job_waits_for_the_trainer_of_a_worker_that_died(store, given):
+    behave(given.home, every={"wait_at": 3})
+    first = submit(store)
+    worker = worker_process(given)
+    wait_until(lambda: store.jobs.metrics(first.id))
+    second = submit(store)
+    wait_until(lambda: store.jobs.get(second.id).status is JobStatus.QUEUED)
+    worker.kill()
+    worker.wait(20)
+    with working(open_context(given, store)):
+        wait_until(store.queue.leases)
+        time.sleep(2 * given.lease_seconds)
+        states = [store.jobs.get(job.id).status for job in (first, second)]
+        (given.home / "go").touch()
+        assert states == [JobStatus.RUNNING, JobStatus.QUEUED]
+        assert [finished(store, job.id).attempt for job in (first, second)] == [1, 1]
+
+
 def test_the_worker_ends_when_its_parent_is_gone(given):
     environment = {**os.environ, "SINTONIA_HOME": str(given.home)}
     command = [sys.executable, "-m", "sintonia.jobs.worker"]

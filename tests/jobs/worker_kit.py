@@ -22,7 +22,12 @@ from sintonia.store import Store
 
 FAKE_TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
 QUICK = Pace(
-    poll_seconds=0.02, hang_seconds=0.6, grace_seconds=0.5, retry_seconds=0.02, sweep_seconds=60
+    poll_seconds=0.02,
+    hang_seconds=0.6,
+    grace_seconds=0.5,
+    retry_seconds=0.02,
+    full_disk_seconds=0.02,
+    sweep_seconds=60,
 )
 
 

@@ -118,6 +118,43 @@ def test_a_writer_of_an_earlier_attempt_changes_nothing(store):
     assert store.queue.heartbeat(old), "the lease belongs to the owner, not to the attempt"
 
 
+def queued_job(store):
+    job = store.jobs.create(DRAFT)
+    store.queue.admit(store.queue.claim(Stage.PREPARING, "w", 30), ADMISSION)
+    return job
+
+
+def test_a_queued_job_waits_while_as_many_run_as_may(store):
+    first = running_claim(store)
+    second = queued_job(store)
+    assert store.queue.claim(Stage.RUNNING, "v", 30, max_running=1) is None
+    store.queue.fail(first, JobError("server_error", "x"))
+    assert store.queue.claim(Stage.RUNNING, "v", 30, max_running=1).job.id == second.id
+
+
+def test_a_claimed_job_that_has_not_started_yet_counts_as_running(store):
+    first, second = queued_job(store), queued_job(store)
+    claim = store.queue.claim(Stage.RUNNING, "w", 30, max_running=1)
+    assert claim.job.id == first.id
+    assert store.queue.claim(Stage.RUNNING, "v", 30, max_running=1) is None
+    store.queue.release(claim, retry_after_seconds=30)
+    assert store.queue.claim(Stage.RUNNING, "v", 30, max_running=1).job.id == second.id
+
+
+def test_a_running_job_that_nobody_holds_comes_before_queued_ones(store):
+    older = queued_job(store)
+    left = store.queue.claim(Stage.RUNNING, "w", 30)
+    queued_job(store)
+    running = store.queue.start(store.queue.claim(Stage.RUNNING, "w", 30))
+    for claim in (left, running):
+        store.queue.release(claim)
+    assert older.id == left.job.id
+    for number in (1, 2):
+        claim = store.queue.claim(Stage.RUNNING, "v", 30, max_running=number)
+        assert claim.job.id == running.job.id
+        store.queue.release(claim)
+
+
 def test_a_job_can_be_given_back_for_later(store):
     store.jobs.create(DRAFT)
     claim = store.queue.claim(Stage.PREPARING, "w", 30)

@@ -75,6 +75,7 @@ def work(context: WorkerContext) -> None:
         for role in roles
     ]
     threads.append(threading.Thread(target=_keep_house, args=(context,), name="house", daemon=True))
+    _free_jobs_of_the_dead(context)  # before the first claim: their trainers may be alive
     for thread in threads:
         thread.start()
     _log.info("worker %s is ready", owner)
@@ -99,7 +100,10 @@ def _serve(context: WorkerContext, role: _Role, owner: str) -> None:
 
 def _claim(context: WorkerContext, stage: Stage, owner: str) -> Claim | None:
     try:
-        return context.store.queue.claim(stage, owner, context.settings.lease_seconds)
+        settings = context.settings
+        return context.store.queue.claim(
+            stage, owner, settings.lease_seconds, max_running=settings.trainers
+        )
     except SintoniaError as problem:  # busy or full: the next look may succeed
         _log.warning("no claim: %s", problem)
         return None
@@ -144,6 +148,13 @@ def _keep_house(context: WorkerContext) -> None:
             _log.warning("housekeeping: %s", problem)
         looks += 1
         context.stop.wait(context.pace.poll_seconds)
+
+
+def _free_jobs_of_the_dead(context: WorkerContext) -> None:
+    try:
+        _expire_leases_of_the_dead(context)
+    except SintoniaError as problem:  # busy or full: housekeeping looks again
+        _log.warning("housekeeping: %s", problem)
 
 
 def _expire_leases_of_the_dead(context: WorkerContext) -> None:

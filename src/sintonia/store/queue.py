@@ -57,17 +57,22 @@ class Queue:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim(self, stage: Stage, owner: str, lease_seconds: float) -> Claim | None:
+    def claim(
+        self, stage: Stage, owner: str, lease_seconds: float, *, max_running: int | None = None
+    ) -> Claim | None:
         """Take the oldest job with work of this stage that nobody holds; ``None``: there is none.
 
-        ``owner`` names the worker; the claim's own owner adds a nonce to it.
+        ``owner`` names the worker; the claim's own owner adds a nonce to it. Running jobs come
+        before queued ones, whose trainers have yet to be launched; with ``max_running``, a
+        queued one is left alone while so many run, whoever holds them and even if nobody does.
         """
         now = time.time()
         token = f"{owner}/{secrets.token_hex(8)}"
+        work = _work(stage, now, max_running)
         free = (
             sa.select(JOBS.c.seq)
-            .where(_WORK[stage], JOBS.c.lease_expires_at <= now)
-            .order_by(JOBS.c.seq)
+            .where(work)
+            .order_by(JOBS.c.status == JobStatus.QUEUED, JOBS.c.seq)
             .limit(1)
             .with_for_update(skip_locked=True)
             .scalar_subquery()
@@ -78,7 +83,7 @@ class Queue:
             .values(owner=token, lease_expires_at=now + lease_seconds)
             .returning(JOBS.c.id)
         )
-        if not self._has_work(stage, now):
+        if not self._has(work):
             return None
         with self._database.write() as connection:
             job_id = connection.scalar(take)
@@ -242,11 +247,28 @@ class Queue:
         with self._database.write() as connection:
             connection.execute(change.values(handle=None, owner=None, lease_expires_at=0))
 
-    def _has_work(self, stage: Stage, now: float) -> bool:
+    def _has(self, work: sa.ColumnElement[bool]) -> bool:
         """Look before taking the write lock: most polls find nothing."""
-        query = sa.select(JOBS.c.seq).where(_WORK[stage], JOBS.c.lease_expires_at <= now)
         with self._database.read() as connection:
-            return connection.scalar(query.limit(1)) is not None
+            return connection.scalar(sa.select(JOBS.c.seq).where(work).limit(1)) is not None
+
+
+def _work(stage: Stage, now: float, max_running: int | None) -> sa.ColumnElement[bool]:
+    """Return the condition under which a job has work of this stage and nobody holds it."""
+    free = sa.and_(_WORK[stage], JOBS.c.lease_expires_at <= now)
+    if max_running is None:
+        return free
+    jobs = JOBS.alias("running")
+    about_to_run = sa.and_(
+        jobs.c.status == JobStatus.QUEUED, jobs.c.owner.is_not(None), jobs.c.lease_expires_at > now
+    )
+    num_running = (
+        sa.select(sa.func.count())
+        .select_from(jobs)
+        .where(sa.or_(jobs.c.status == JobStatus.RUNNING, about_to_run))
+        .scalar_subquery()
+    )
+    return sa.and_(free, sa.or_(JOBS.c.status != JobStatus.QUEUED, num_running < max_running))
 
 
 def _next_attempt(claim: Claim) -> dict[str, Any]:
