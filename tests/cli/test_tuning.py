@@ -19,6 +19,7 @@ from sintonia.cli.background import start_in_background, stop_server
 from sintonia.cli.client import Client
 from sintonia.cli.demo import Plan, Stopwatch
 from sintonia.cli.demo import run as run_demo
+from sintonia.cli.finetune import Order, create_job
 from sintonia.cli.homes import ServerFolder
 
 
@@ -110,6 +111,17 @@ def test_files_of_a_refused_job_are_deleted_again(server, tickets, capfd, option
         assert cli.main(["finetune", str(tickets / "train.jsonl"), *options]) == 1
 
         assert words in capfd.readouterr().err
+        assert [file["id"] for file in client.files()] == before
+
+
+def test_a_file_is_deleted_again_when_the_next_cannot_be_read(server, tickets, tmp_path):
+    order = Order(tickets / "train.jsonl", tmp_path / "gone.jsonl", "tiny", None, None, False, {})
+    with Client(server) as client:
+        before = [file["id"] for file in client.files()]
+
+        with pytest.raises(FileNotFoundError):
+            create_job(client, order)
+
         assert [file["id"] for file in client.files()] == before
 
 
