@@ -40,7 +40,7 @@ from sintonia.cli.tickets import (
 from sintonia.errors import TrainerFailed
 from sintonia.evaluation.statistics import Interval
 
-DEFAULT_EPOCHS = 4
+DEFAULT_EPOCHS = 3
 SEED = 7
 SHOWN = 6
 """How many questions are shown side by side."""
