@@ -54,9 +54,9 @@ def assert_succeeded_once(store, given, job_id):
     (model,) = store.models.list()
     assert model.name == job.fine_tuned_model
     checkpoints = store.models.list(kinds=[ModelKind.CHECKPOINT])
-    assert [c.name for c in checkpoints] == [f"{model.name}:ckpt-step-{n}" for n in (6, 4, 2)]
+    assert [c.name for c in checkpoints] == [f"{model.name}:ckpt-step-{n}" for n in (2, 4, 6)]
     listed = [checkpoint.model for checkpoint in store.jobs.checkpoints(job_id).items]
-    assert listed == [checkpoint.name for checkpoint in checkpoints]
+    assert listed[::-1] == [checkpoint.name for checkpoint in checkpoints]
     (result_id,) = job.result_files
     assert [f.id for f in store.files.list(purpose="fine-tune-results").items] == [result_id]
     with store.files.open(result_id) as file:
@@ -197,6 +197,24 @@ def test_cancel_stops_the_trainer(context, store, given):
         wait_until(lambda: store.jobs.get(job.id).handle is None)
     assert cancelled.status is store.jobs.get(job.id).status is JobStatus.CANCELLED
     assert texts(store, job.id)[-1] == "Fine-tuning job cancelled"
+
+
+def test_the_listed_checkpoints_of_a_job_that_never_succeeds_can_be_called(context, store, given):
+    behave(given.home, steps=1000, every={"wait_at": 11})
+    job = submit(store)
+    with working(context):
+        wait_until(lambda: len(store.jobs.metrics(job.id)) >= 10)
+        wait_until(lambda: store.jobs.checkpoints(job.id).items[0].step == 10)
+        store.jobs.cancel(job.id)
+        wait_until(lambda: store.jobs.get(job.id).handle is None)
+    listed = store.jobs.checkpoints(job.id).items
+    assert [checkpoint.step for checkpoint in listed] == [10, 8, 6]
+    models = [store.models.get(checkpoint.model) for checkpoint in listed]
+    for model in models:
+        assert "adapter_model.safetensors" in verify(Path(model.folder))["files"]
+    assert len(store.models.list(kinds=[ModelKind.CHECKPOINT])) == 3
+    folders = {Path(model.folder) for model in models}
+    assert set((given.home / "models" / "tuned").iterdir()) == folders
 
 
 def test_a_trainer_that_is_deaf_to_cancel_is_killed(context, store, given):

@@ -65,6 +65,27 @@ def settle(context: WorkerContext, claim: Claim, ended: ExitRecord) -> None:
     context.store.queue.settle(claim, settlement)
 
 
+def checkpoint_model(context: WorkerContext, claim: Claim, step: int) -> Model | None:
+    """Make the folder of a checkpoint that can be called, while its job goes on.
+
+    Returns ``None`` when the trainer removed it meanwhile. Doing it again changes nothing.
+    """
+    spec = read_spec(context.run_folder(claim.job.id).spec)
+    return _ModelMaker(context, claim, spec).checkpoint(step)
+
+
+def remove_unlisted(context: WorkerContext, job_id: str) -> None:
+    """Remove the folders of checkpoints that a job does not list any more.
+
+    A crash before it leaves them to the survey of the disk.
+    """
+    listed = context.store.jobs.checkpoints(job_id, limit=MAX_CHECKPOINTS).items
+    kept = {f"{job_id}-step-{row.step}" for row in listed}
+    for folder in context.tuned_folder.glob(f"{job_id}-step-*"):
+        if folder.name not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def result_table(metrics: Iterable[Mapping[str, Any]]) -> bytes:
     """Return the result file: a row for each step, empty cells where nothing was measured."""
     text = io.StringIO()
@@ -110,18 +131,21 @@ class _ModelMaker:
     def checkpoints(self) -> dict[int, Model]:
         """Make the models of the checkpoints that are listed, still there and whole."""
         job_id = self.claim.job.id
-        run = self.context.run_folder(job_id)
-        made = {}
-        for row in self.context.store.jobs.checkpoints(job_id, limit=MAX_CHECKPOINTS).items:
-            assert self.claim.tuned_name is not None
-            name = checkpoint_name(self.claim.tuned_name, row.step)
-            source = run.checkpoints / step_folder_name(row.step)
-            folder = self.context.tuned_folder / f"{job_id}-step-{row.step}"
-            try:
-                made[row.step] = self._model(name, ModelKind.CHECKPOINT, source, folder)
-            except DamagedCheckpoint as problem:
-                _log.warning("checkpoint %s is left out: %s", name, problem)
-        return made
+        rows = self.context.store.jobs.checkpoints(job_id, limit=MAX_CHECKPOINTS).items
+        made = {row.step: self.checkpoint(row.step) for row in rows}
+        return {step: model for step, model in made.items() if model is not None}
+
+    def checkpoint(self, step: int) -> Model | None:
+        assert self.claim.tuned_name is not None, "a job has its model's name before it runs"
+        job_id = self.claim.job.id
+        name = checkpoint_name(self.claim.tuned_name, step)
+        source = self.context.run_folder(job_id).checkpoints / step_folder_name(step)
+        folder = self.context.tuned_folder / f"{job_id}-step-{step}"
+        try:
+            return self._model(name, ModelKind.CHECKPOINT, source, folder)
+        except (DamagedCheckpoint, FileNotFoundError) as problem:  # the trainer keeps the newest
+            _log.warning("checkpoint %s is left out: %s", name, problem)
+            return None
 
     def _model(self, name: str, kind: ModelKind, source: Path, folder: Path) -> Model:
         return Model(

@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from sintonia.domain.jobs import EventLevel
 from sintonia.jobs.context import WorkerContext
+from sintonia.jobs.settle import checkpoint_model, remove_unlisted
 from sintonia.runs.layout import AttemptFolder
 from sintonia.runs.records import ExitRecord, Record, RecordKind, Tail, read_exit
 from sintonia.store import Claim, ClaimLost
@@ -97,13 +98,21 @@ class Watch:
         if not records:
             return
         batch = ImportBatch(
-            records=tuple(_imported(record) for record in records),
+            records=tuple(self._with_model(_imported(record)) for record in records),
             end_offset=tail.offset,
             keep_checkpoints=self._keep_checkpoints,
             estimated_finish=self._rate.finish_after(records),
         )
         self._claim = self._context.store.queue.import_records(self._claim, batch)
         self._tail = tail
+        if any(record.kind is RecordKind.CHECKPOINT for record in records):
+            remove_unlisted(self._context, self.job_id)
+
+    def _with_model(self, record: Imported) -> Imported:
+        """Make a checkpoint's folder before the store announces it."""
+        if not isinstance(record, CheckpointImport):
+            return record
+        return replace(record, model=checkpoint_model(self._context, self._claim, record.step))
 
     def _stop_trainer(self) -> None:
         """A trainer that wrote its exit record has nothing more to do."""

@@ -91,6 +91,8 @@ class CheckpointImport:
     step: int
     time: float
     metrics: Mapping[str, Any]
+    model: Model | None = None
+    """What it can be called by, its folder made; ``None``: it is gone from the run already."""
 
 
 @dataclass(frozen=True)

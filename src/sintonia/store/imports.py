@@ -6,14 +6,15 @@ last import of a step wins and keeps its place in the history.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from typing import Any, assert_never
 
 import sqlalchemy as sa
 
 from sintonia import ids
 from sintonia.domain.jobs import EventType
-from sintonia.domain.models import checkpoint_name
+from sintonia.domain.models import Model, ModelKind, checkpoint_name
 from sintonia.store.claims import (
     CheckpointImport,
     Claim,
@@ -22,7 +23,8 @@ from sintonia.store.claims import (
     StepImport,
 )
 from sintonia.store.jobs import has_event, insert_event
-from sintonia.store.tables import CHECKPOINTS, EVENTS
+from sintonia.store.rows import model_values
+from sintonia.store.tables import CHECKPOINTS, EVENTS, MODELS
 
 
 def import_batch(connection: sa.Connection, claim: Claim, batch: ImportBatch) -> None:
@@ -68,6 +70,8 @@ def _import_step(connection: sa.Connection, job_id: str, record: StepImport) -> 
 
 def _import_checkpoint(connection: sa.Connection, claim: Claim, record: CheckpointImport) -> None:
     assert claim.tuned_name is not None, "a job has its model's name before it runs"
+    if record.model is not None:
+        put_model(connection, record.model)
     same = (CHECKPOINTS.c.job_id == claim.job.id, CHECKPOINTS.c.step == record.step)
     metrics = dict(record.metrics)
     if connection.execute(CHECKPOINTS.update().where(*same).values(metrics=metrics)).rowcount:
@@ -93,8 +97,28 @@ def _import_event(connection: sa.Connection, job_id: str, record: EventImport) -
         insert_event(connection, job_id, record.message, **columns)
 
 
+def put_model(connection: sa.Connection, model: Model) -> None:
+    """Register a model, or what it became when the step was trained again. A deleted one stays."""
+    values = model_values(model)
+    same = MODELS.c.name == model.name
+    if not connection.execute(MODELS.update().where(same).values(values)).rowcount:
+        connection.execute(MODELS.insert().values(values))
+
+
+def keep_checkpoints(connection: sa.Connection, job_id: str, steps: Collection[int]) -> None:
+    """Forget all checkpoints of a job but those of ``steps``, and the models made of them."""
+    of_job = CHECKPOINTS.c.job_id == job_id
+    connection.execute(CHECKPOINTS.delete().where(of_job, CHECKPOINTS.c.step.not_in(list(steps))))
+    is_gone = (
+        MODELS.c.job_id == job_id,
+        MODELS.c.kind == ModelKind.CHECKPOINT,
+        MODELS.c.name.not_in(sa.select(CHECKPOINTS.c.model).where(of_job)),
+        MODELS.c.deleted_at.is_(None),
+    )
+    connection.execute(MODELS.update().where(*is_gone).values(deleted_at=int(time.time())))
+
+
 def _drop_old_checkpoints(connection: sa.Connection, job_id: str, keep: int) -> None:
     of_job = CHECKPOINTS.c.job_id == job_id
     newest = sa.select(CHECKPOINTS.c.step).where(of_job).order_by(CHECKPOINTS.c.step.desc())
-    kept = list(connection.scalars(newest.limit(keep)))
-    connection.execute(CHECKPOINTS.delete().where(of_job, CHECKPOINTS.c.step.not_in(kept)))
+    keep_checkpoints(connection, job_id, list(connection.scalars(newest.limit(keep))))

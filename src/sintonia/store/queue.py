@@ -36,10 +36,10 @@ from sintonia.store.fence import (
     read_again,
     read_claim,
 )
-from sintonia.store.imports import import_batch
+from sintonia.store.imports import import_batch, keep_checkpoints, put_model
 from sintonia.store.jobs import ACTIVE, has_event, insert_event, read_job
-from sintonia.store.rows import file_values, model_values
-from sintonia.store.tables import CHECKPOINTS, FILES, JOBS, MODELS
+from sintonia.store.rows import file_values
+from sintonia.store.tables import FILES, JOBS
 
 LAUNCHING = "launching"
 """The handle of an attempt whose trainer may have been launched but is not known yet."""
@@ -224,9 +224,9 @@ class Queue:
         with self._database.write() as connection:
             finish_job(connection, claim, JobStatus.SUCCEEDED, values)
             for registered in (model, *settlement.checkpoints.values()):
-                connection.execute(MODELS.insert().values(model_values(registered)))
+                put_model(connection, registered)
             connection.execute(FILES.insert().values(file_values(settlement.result_file)))
-            _keep_checkpoints(connection, job_id, settlement)
+            keep_checkpoints(connection, job_id, settlement.checkpoints.keys())
             insert_event(connection, job_id, f"New fine-tuned model created: {model.name}")
             insert_event(connection, job_id, "The job has successfully completed")
             failpoints.reach("settle.commit")
@@ -273,8 +273,3 @@ def _work(stage: Stage, now: float, max_running: int | None) -> sa.ColumnElement
 
 def _next_attempt(claim: Claim) -> dict[str, Any]:
     return {"attempt": claim.attempt + 1, "handle": LAUNCHING, "import_offset": 0}
-
-
-def _keep_checkpoints(connection: sa.Connection, job_id: str, settlement: Settlement) -> None:
-    others = CHECKPOINTS.c.step.not_in(list(settlement.checkpoints))
-    connection.execute(CHECKPOINTS.delete().where(CHECKPOINTS.c.job_id == job_id, others))
