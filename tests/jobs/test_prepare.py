@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from worker_kit import chat_rows, open_context, submit, texts, upload
 
 from sintonia.domain.jobs import EventLevel, JobStatus
@@ -152,16 +155,21 @@ def test_a_job_waits_for_its_base_model_and_says_so_once(store, given, tmp_path)
         prepare_job(context, claim)
 
 
-def make_parent(store, given, name="ft:tiny:personal::abcdefgh", base_sha256=None):
+def make_parent(
+    store, given, name="ft:tiny:personal::abcdefgh", base_sha256=None, targets=("up_proj",), **more
+):
     """Register a tuned model over the tiny base; return it."""
     base = given.home / "models" / "base" / "tiny"
     work, folder = given.home / "parent.work", given.home / "models" / "tuned" / "ftjob-parent"
     work.mkdir()
     for copied in ("tokenizer.json", "chat_template.jinja", "sintonia.json"):
         (work / copied).write_bytes((base / copied).read_bytes())
-    config = {"r": 4, "lora_alpha": 8.0, "target_modules": ["up_proj"]}
+    config = {"r": 4, "lora_alpha": 8.0, "target_modules": ["up_proj"], **more}
     (work / "adapter_config.json").write_text(json.dumps(config))
-    (work / "adapter_model.safetensors").write_bytes(b"weights")
+    layer = "base_model.model.model.layers.0.mlp.{}.lora_{}.weight"
+    weights = {layer.format(t, "A"): np.zeros((4, 2), np.float32) for t in targets}
+    weights |= {layer.format(t, "B"): np.zeros((2, 4), np.float32) for t in targets}
+    save_file(weights, work / "adapter_model.safetensors")
     folder.parent.mkdir(parents=True, exist_ok=True)
     sha256 = seal(work, folder)
     from sintonia.sealed import hash_file
@@ -197,3 +205,51 @@ def test_a_parent_that_was_deleted_is_named(context, store, given):
     store.models.delete(parent.name)
     with pytest.raises(ModelNotAvailable, match=parent.name):
         prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("use_rslora", True),
+        ("use_dora", True),
+        ("alpha_pattern", {"up_proj": 32}),
+        ("rank_pattern", {"up_proj": 8}),
+        ("init_lora_weights", "pissa_niter_16"),
+        ("init_lora_weights", "olora"),
+        ("init_lora_weights", "corda"),
+        ("init_lora_weights", "eva"),
+        ("init_lora_weights", "loftq"),
+        ("bias", "all"),
+    ],
+)
+def test_a_parent_that_would_start_from_other_weights_is_refused(context, store, given, key, value):
+    parent = make_parent(store, given, **{key: value})
+    submit(store, parent_model=parent.name, model=parent.name)
+    with pytest.raises(ModelNotAvailable, match="only plain LoRA can be continued") as caught:
+        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+    assert parent.name in caught.value.message
+
+
+def test_a_parents_layers_are_those_of_its_tensors(context, store, given):
+    parent = make_parent(
+        store, given, targets=("up_proj", "down_proj"), target_modules=r".*\.(up|down)_proj"
+    )
+    job = prepare(context, store, parent_model=parent.name, model=parent.name)
+    spec = read_spec(given.home / "runs" / job.id / "spec.json")
+    assert spec.lora.targets == ("down_proj", "up_proj")
+
+
+def test_a_parent_of_another_rank_than_it_says_is_refused(context, store, given):
+    parent = make_parent(store, given, r=8)
+    submit(store, parent_model=parent.name, model=parent.name)
+    with pytest.raises(ModelNotAvailable, match="lora_A"):
+        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+
+
+def test_a_parent_whose_folder_is_gone_is_named(context, store, given):
+    parent = make_parent(store, given)
+    shutil.rmtree(parent.folder)
+    submit(store, parent_model=parent.name, model=parent.name)
+    with pytest.raises(ModelNotAvailable, match="gone from the server's disk") as caught:
+        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+    assert parent.name in caught.value.message

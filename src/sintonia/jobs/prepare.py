@@ -26,11 +26,12 @@ from sintonia.errors import (
     ServerError,
 )
 from sintonia.jobs.context import WorkerContext
+from sintonia.jobs.continued import lora_of
 from sintonia.jobs.overlap import count_shared_rows
 from sintonia.runs.layout import RunFolder
 from sintonia.runs.plan import BaseNumbers, PlanRequest, RunSettings, linear_layers, plan
 from sintonia.runs.spec import AdapterRef, DataRef, LoraSettings, TrainSpec
-from sintonia.sealed import MANIFEST, hash_file, read_json, sync_folder, verify
+from sintonia.sealed import MANIFEST, hash_file, sync_folder, verify
 from sintonia.store import Claim
 from sintonia.store.claims import Admission
 
@@ -110,7 +111,7 @@ def _find_start(context: WorkerContext, claim: Claim, run: RunFolder) -> _Start:
         )
     folder = _copy_parent(parent, run)
     adapter = AdapterRef(parent.name, str(folder), parent.adapter_sha256 or "")
-    return _Start(base, folder, adapter, _lora_of(folder))
+    return _Start(base, folder, adapter, lora_of(folder, parent.name))
 
 
 def _find_base(context: WorkerContext, claim: Claim, name: str) -> BaseModel:
@@ -137,20 +138,17 @@ def _copy_parent(parent: Model, run: RunFolder) -> Path:
     assert parent.folder is not None, "a tuned model has a folder"
     folder = run.path / "parent"
     shutil.rmtree(folder, ignore_errors=True)
+    if not Path(parent.folder).is_dir():
+        raise ModelNotAvailable(
+            f"Model {parent.name}: its folder is gone from the server's disk. "
+            "Bring it back from a backup, or start from another model.",
+            param="model",
+        )
     shutil.copytree(parent.folder, folder)
     verify(folder)
     if hash_file(folder / MANIFEST) != parent.adapter_sha256:
         raise DamagedCheckpoint(f"Model {parent.name}: its folder is not the one that was stored.")
     return folder
-
-
-def _lora_of(folder: Path) -> LoraSettings:
-    config = read_json(folder / "adapter_config.json")
-    return LoraSettings(
-        rank=config["r"],
-        alpha=config["lora_alpha"],
-        targets=tuple(sorted(config["target_modules"])),
-    )
 
 
 def _check_files(
