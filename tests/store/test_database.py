@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 
 from sintonia import settings
 from sintonia.domain.jobs import JobDraft
-from sintonia.errors import InvalidValue, Unavailable
+from sintonia.errors import InvalidValue, ServerError, SettingInvalid, Unavailable
 from sintonia.store import Store
 from sintonia.store.database import Database
 from sintonia.store.tables import METADATA
@@ -103,3 +103,36 @@ def test_half_a_character_is_refused_and_not_a_fault_of_ours(tmp_path):
         store.files.get("\ud800")
     assert store.jobs.list().items == []
     store.close()
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    (tmp_path / "sintonia.db").write_bytes(b"this was a database once" * 100)
+    with pytest.raises(ServerError, match="not a database") as caught:
+        Store.open(settings.load({}, home=str(tmp_path)))
+    assert str(tmp_path / "sintonia.db") in caught.value.message
+    assert "backup" in caught.value.message
+
+
+def test_a_database_of_a_newer_version_is_named(tmp_path):
+    given = settings.load({}, home=str(tmp_path))
+    Store.open(given).close()
+    with sqlite3.connect(tmp_path / "sintonia.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'f00d'")
+    connection.close()
+    with pytest.raises(ServerError, match="f00d") as caught:
+        Store.open(given)
+    assert str(tmp_path / "sintonia.db") in caught.value.message
+
+
+@pytest.mark.parametrize("url", ["nonsense", "nosuch://a:secret@b/c", "sqlite://", "sqlite+x:///y"])
+def test_a_database_url_that_cannot_be_used_is_named_without_its_password(tmp_path, url):
+    with pytest.raises(SettingInvalid, match="database_url") as caught:
+        Store.open(settings.load({}, home=str(tmp_path), database_url=url))
+    assert "secret" not in caught.value.message
+
+
+def test_a_database_in_a_folder_that_is_not_there_is_named(tmp_path):
+    url = f"sqlite:///{tmp_path}/no/such/folder/x.db"
+    with pytest.raises(ServerError, match="unable to open") as caught:
+        Store.open(settings.load({}, home=str(tmp_path), database_url=url))
+    assert "no/such/folder" in caught.value.message

@@ -17,8 +17,15 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 
-from sintonia.errors import InsufficientStorage, InvalidValue, ServerError, Unavailable
+from sintonia.errors import (
+    InsufficientStorage,
+    InvalidValue,
+    ServerError,
+    SettingInvalid,
+    Unavailable,
+)
 
 BUSY_SECONDS = 10.0
 """How long a transaction waits for another writer before it gives up."""
@@ -29,10 +36,7 @@ class Database:
     """Connections and transactions. Safe to use from many threads."""
 
     def __init__(self, url: str, *, busy_seconds: float = BUSY_SECONDS) -> None:
-        connect_args = {"timeout": busy_seconds} if url.startswith("sqlite") else {}
-        self._engine = sa.create_engine(
-            url, connect_args=connect_args, pool_size=8, max_overflow=64, pool_pre_ping=True
-        )
+        self._engine = _engine(url, busy_seconds)
         self._writer = self._engine.execution_options(sintonia_write=True)
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _configure_sqlite)
@@ -55,19 +59,64 @@ class Database:
             yield connection
 
     def migrate(self, lock_path: Path) -> None:
-        """Bring the schema up to date, by one process at a time, in one transaction."""
+        """Bring the schema up to date, by one process at a time, in one transaction.
+
+        Raises ``ServerError`` that names the database when it cannot be read or is of a newer
+        version, and what ``write`` raises.
+        """
         with lock_path.open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             config = Config()
             config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
             config.set_main_option("path_separator", "os")
-            with self.write() as connection:
+            with self._opening(), self._writer.begin() as connection:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Name the database in what goes wrong: only an operator reads it at this point."""
+        place = self._engine.url.render_as_string(hide_password=True)
+        try:
+            with _as_ours():
+                yield
+        except CommandError as problem:
+            raise ServerError(
+                f"Database {place}: its tables are of a version that this program does not know "
+                f"({problem}). Install the version of Sintonia that wrote it, or a newer one."
+            ) from problem
+        except ServerError as problem:
+            raise ServerError(
+                f"Database {place}: it cannot be opened ({_reason(problem)}). Check the file and "
+                "its permissions or the setting database_url, or bring it back from a backup."
+            ) from problem
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+def _engine(url: str, busy_seconds: float) -> sa.Engine:
+    """Make the engine. Raises ``SettingInvalid`` for a URL that SQLAlchemy cannot use."""
+    connect_args = {"timeout": busy_seconds} if url.startswith("sqlite") else {}
+    try:
+        return sa.create_engine(
+            url, connect_args=connect_args, pool_size=8, max_overflow=64, pool_pre_ping=True
+        )
+    except (sa.exc.ArgumentError, ImportError, TypeError, ValueError) as problem:
+        kind = url.partition("://")[0] if "://" in url else "no scheme"  # the rest has a password
+        raise SettingInvalid(
+            f"Setting database_url ({kind}): no database can be opened by it. Give an SQLAlchemy "
+            "URL of a file or a server whose driver is installed, such as sqlite:////path/to/file, "
+            "or leave it empty."
+        ) from problem
+
+
+def _reason(problem: ServerError) -> str:
+    """Return what the driver said, in one line."""
+    cause = problem.__cause__
+    said = str(cause.orig) if isinstance(cause, sa.exc.DBAPIError) else str(cause or problem)
+    return said.strip().partition("\n")[0]
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
