@@ -9,6 +9,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from sintonia import catalog
@@ -210,3 +211,51 @@ def test_the_same_model_has_the_same_hash_wherever_and_whenever_it_is_added(fold
         refs.append(Library(home, catalog.load()).add("mine", folder).ref)
     assert refs[0].sha256 == refs[1].sha256
     assert refs[0].folder != refs[1].folder
+
+
+HUB = "smollm2-135m-instruct-hub"
+
+
+def from_hub(monkeypatch, download) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+
+
+def quiet(_what: str, _part: float) -> None:
+    """Show no progress."""
+
+
+def test_a_model_of_the_hub_is_sealed_without_the_hubs_own_notes(library, folder, monkeypatch):
+    def download(_repository, *, local_dir, allow_patterns):
+        assert "*.jinja" in allow_patterns
+        shutil.copytree(folder, local_dir)
+        notes = local_dir / ".cache" / "huggingface" / "download"
+        notes.mkdir(parents=True)
+        (notes / "config.json.metadata").write_text("etag")
+
+    from_hub(monkeypatch, download)
+    base = library.fetch(HUB, quiet)
+    assert library.find(HUB) == base
+    assert not (Path(base.ref.folder) / ".cache").exists()
+    assert not list((library.home / "downloads").glob("*.work"))
+
+
+@pytest.mark.parametrize("problem", [OSError(28, "No space left"), httpx.ConnectError("refused")])
+def test_a_hub_that_cannot_be_reached_is_remembered(library, monkeypatch, problem):
+    def download(_repository, **_options):
+        raise problem
+
+    from_hub(monkeypatch, download)
+    with pytest.raises(DownloadFailed, match="from the hub"):
+        library.fetch(HUB, quiet)
+    assert "from the hub" in library.fetch_problem(HUB)
+
+
+def test_a_disk_that_fails_after_the_download_is_remembered(library, folder, monkeypatch):
+    from_hub(monkeypatch, lambda _name, local_dir, **_rest: shutil.copytree(folder, local_dir))
+    (library.home / "models").mkdir()
+    (library.home / "models" / "base").write_text("a file where the folder should be")
+    with pytest.raises(DownloadFailed, match="could not be fetched"):
+        library.fetch(HUB, quiet)
+    assert "could not be fetched" in library.fetch_problem(HUB)

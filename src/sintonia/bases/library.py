@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from httpx import HTTPError
+
 from sintonia.bases.adoption import adopt
 from sintonia.bases.fetching import FETCHERS, Progress, check_room
 from sintonia.bases.folder import (
@@ -34,7 +36,13 @@ from sintonia.bases.folder import (
 )
 from sintonia.catalog import Catalog, CatalogEntry
 from sintonia.domain.models import Model, ModelKind
-from sintonia.errors import InvalidValue, ModelNotFound, RefusedModel, SintoniaError
+from sintonia.errors import (
+    DownloadFailed,
+    InvalidValue,
+    ModelNotFound,
+    RefusedModel,
+    SintoniaError,
+)
 from sintonia.sealed import read_json, seal, write_json
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
@@ -108,11 +116,8 @@ class Library:
             if found is not None:
                 return found
             self.forget_problem(name)
-            try:
+            with self._remembered_problem(name):
                 base = self._fetch(entry, progress)
-            except SintoniaError as problem:
-                write_json(self._problem_file(name), {"message": problem.message})
-                raise
         progress("ready", 1.0)
         return base
 
@@ -202,6 +207,16 @@ class Library:
         return self._downloads / f"{name}.problem.json"
 
     @contextmanager
+    def _remembered_problem(self, name: str) -> Iterator[None]:
+        """Write down why a fetch failed; the disk's and the network's words become ours."""
+        try:
+            yield
+        except (SintoniaError, OSError, HTTPError) as problem:
+            told = problem if isinstance(problem, SintoniaError) else _failed(name, problem)
+            write_json(self._problem_file(name), {"message": told.message})
+            raise told from None
+
+    @contextmanager
     def _work_folder(self, name: str) -> Iterator[Path]:
         """Yield an empty folder for unfinished work; what a dead process left there goes."""
         work = self._downloads / f"{name}.work"
@@ -229,6 +244,14 @@ class Library:
             except BlockingIOError:
                 return True
         return False
+
+
+def _failed(name: str, problem: Exception) -> DownloadFailed:
+    reason = str(problem) or type(problem).__name__
+    return DownloadFailed(
+        f"{name} could not be fetched: {reason[:300]}. "
+        f"Put that right, then run `sintonia models pull {name}`."
+    )
 
 
 def _settle_template(folder: Path, entry: CatalogEntry | None) -> None:
