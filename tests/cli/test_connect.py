@@ -106,10 +106,20 @@ def test_a_second_server_in_the_background_is_refused_and_the_log_of_the_first_k
     assert folder.read() == record
 
 
+def hear_ctrl_c() -> None:
+    """Undo what a shell does to what it starts in the background: such programs hear no Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_while_a_server_starts_ends_that_server(settings):
     folder = ServerFolder(settings.home)
     command = [sys.executable, "-m", "sintonia.cli", "files", "list"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as typed:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=hear_ctrl_c,  # noqa: PLW1509
+    ) as typed:
         server = wait_for(folder.pid)
         typed.send_signal(signal.SIGINT)
         assert typed.wait(30) != 0
