@@ -328,6 +328,33 @@ def test_a_tuned_model_whose_files_are_gone_is_refused(client, services, tuned):
     assert "missing or damaged" in message
 
 
+@pytest.mark.parametrize("card", [b"", b"not json", b"[]", b"\xff", b"[" * 100_000])
+def test_a_tuned_model_whose_card_is_damaged_is_refused(client, services, tuned, card):
+    (Path(services.store.models.get(tuned).folder) / "model_card.json").write_bytes(card)
+    message = error_of(chat(client, model=tuned), 400, "model_refused", "model")
+    assert "model_card.json is damaged" in message
+
+
+@pytest.mark.parametrize("facts", [b"[]", b'{"context_tokens": 9}', b'{"stop_tokens": 5}'])
+def test_a_tuned_model_whose_facts_are_damaged_is_refused(client, services, tuned, facts):
+    (Path(services.store.models.get(tuned).folder) / "sintonia.json").write_bytes(facts)
+    error_of(chat(client, model=tuned), 400, "model_refused", "model")
+
+
+def test_a_tuned_model_whose_base_is_gone_names_it_and_the_remedy(client, services, tuned):
+    shutil.rmtree(services.library.find("tiny").ref.folder)
+    message = error_of(chat(client, model=tuned), 400, "model_refused", "model")
+    assert tuned in message
+    assert "sintonia models add tiny" in message
+
+
+def test_a_template_that_fails_on_a_conversation_is_told_in_the_envelope(client, services):
+    folder = Path(services.library.find("tiny").ref.folder)
+    (folder / "chat_template.jinja").write_text("{{ 'x' * 10 ** 14 }}", encoding="utf-8")
+    message = error_of(chat(client), 400, "invalid_value", "messages")
+    assert "refuses the conversation" in message
+
+
 def test_a_tuned_model_over_another_base_is_refused(client, services, tuned):
     base = Path(services.library.find("tiny").ref.folder)
     copy = base.parent / "copy"

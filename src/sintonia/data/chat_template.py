@@ -9,6 +9,7 @@ and served as another.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from jinja2 import Template, TemplateError, nodes
@@ -16,7 +17,9 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from sintonia.errors import RefusedModel
+from sintonia.errors import InvalidValue, RefusedModel
+
+_SHOWN_CHARACTERS = 300
 
 
 class _Generation(Extension):
@@ -38,8 +41,27 @@ def compile_template(text: str) -> Template:
     environment.globals["raise_exception"] = _raise_exception
     try:
         return environment.from_string(text)
-    except TemplateError as problem:
-        raise RefusedModel(f"The chat template cannot be read: {problem}") from None
+    except (TemplateError, SyntaxError, RecursionError, MemoryError, ValueError) as problem:
+        raise RefusedModel(f"The chat template cannot be read: {_said(problem)}") from None
+
+
+def render(template: Template, values: Mapping[str, Any]) -> str:
+    """Return what ``template`` writes. Raises ``InvalidValue`` when it raises anything."""
+    try:
+        text = template.render(**values)
+        text.encode()  # a template can write half a character, which no tokenizer takes
+    except Exception as problem:  # noqa: BLE001 - a foreign program: it can raise anything
+        raise InvalidValue(
+            f"the model's chat template refuses the conversation: {_said(problem)}",
+            param="messages",
+        ) from None
+    return text
+
+
+def _said(problem: Exception) -> str:
+    """Return what a template's error says, short enough and fit to be sent."""
+    text = str(problem) or type(problem).__name__
+    return text[:_SHOWN_CHARACTERS].encode(errors="replace").decode()
 
 
 def _tojson(

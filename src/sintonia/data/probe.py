@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sintonia.domain.examples import Message, ToolCall
+from sintonia.domain.examples import ROLES, Message, ToolCall
 from sintonia.errors import InvalidValue
 
 
@@ -37,6 +37,18 @@ def shape_of(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) ->
     """Return the shape of a conversation."""
     shapes = (MessageShape(m.role, bool(m.content), len(m.tool_calls)) for m in messages)
     return Shape(tuple(shapes), len(tools))
+
+
+def role_shapes() -> list[Shape]:
+    """Return shapes of short conversations in which every role occurs, with and without tools."""
+    user, called = MessageShape("user", True, 0), MessageShape("assistant", False, 1)
+    conversations = [
+        *((MessageShape(role, True, 0),) for role in ROLES),
+        *((user, MessageShape(role, True, 0)) for role in ROLES),
+        (MessageShape("system", True, 0), user, MessageShape("assistant", True, 0), user),
+        (user, called, MessageShape("tool", True, 0)),
+    ]
+    return [Shape(messages, num_tools) for messages in conversations for num_tools in (0, 1)]
 
 
 class Probe:

@@ -2,7 +2,9 @@
 
 The same class over the same files serves training and chat, so a learned turn is the prompt
 exactly as serving would send it, followed by the separately encoded answer and its end token.
-Encoding the two apart means that no token can span the border.
+Encoding the two apart means that no token can span the border. Templates of models that can
+think are always asked not to (``enable_thinking=False``): they then end the prompt with an empty
+block of thoughts, which would otherwise count as a part of each learned answer.
 """
 
 from __future__ import annotations
@@ -10,18 +12,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError
-from tokenizers import Tokenizer
-
 from sintonia import ids
 from sintonia.data import chat_template
-from sintonia.data.probe import Probe, Shape, shape_of
+from sintonia.data.probe import Probe, Shape, role_shapes, shape_of
+from sintonia.data.special_tokens import SpecialTokens
 from sintonia.domain.examples import ChatExample, CompletionExample, Example, Message, ToolCall
 from sintonia.errors import InvalidValue
 from sintonia.sealed import read_json
@@ -70,9 +71,9 @@ class Renderer:
     """Messages to tokens and back for one model folder. Thread-safe; holds no state."""
 
     def __init__(self, files: RendererFiles) -> None:
-        self._tokenizer = Tokenizer.from_buffer(files.tokenizer_json)
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        ends = (*files.stop_tokens, files.bos_token or "")
+        self._special = SpecialTokens(files.tokenizer_json, ends)
+        self._tokenizer = self._special.tokenizer
         self._template = chat_template.compile_template(files.template)
         self._bos_token = files.bos_token or ""
         self._end_token = files.stop_tokens[0]
@@ -86,6 +87,7 @@ class Renderer:
         self._stop_tokens = files.stop_tokens
         self._require_prompt = lru_cache(maxsize=_KEPT_SHAPES)(self._check_prompt_shape)
         self._require_turn = lru_cache(maxsize=_KEPT_SHAPES)(self._check_turn_shape)
+        self._special.learn_structure(lambda: [files.template, *self._written_for_every_role()])
 
     @classmethod
     def from_folder(cls, folder: Path) -> Renderer:
@@ -132,9 +134,9 @@ class Renderer:
         An empty prompt becomes the token that begins a text, so that there is a place to
         predict from.
         """
-        self._check_text(prompt, "prompt")
-        encoded = self._tokenizer.encode(prompt, add_special_tokens=True).ids
-        return list(encoded) or [self._token_id(self._bos_token or self._end_token)]
+        self._special.refuse_in(prompt, "prompt")
+        encoded = self._special.encode(prompt, add_special_tokens=True)
+        return encoded or [self._token_id(self._bos_token or self._end_token)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``; special tokens are left out, broken UTF-8 is U+FFFD."""
@@ -158,7 +160,7 @@ class Renderer:
         return ParsedMessage(rest.strip() if calls else text, tuple(calls))
 
     def _completion_sequence(self, example: CompletionExample) -> TokenSequence:
-        self._check_text(example.completion, "completion")
+        self._special.refuse_in(example.completion, "completion")
         prompt = self.completion_prompt(example.prompt)
         answer = [*self._encode(example.completion), self.stop_token_ids[0]]
         return TokenSequence(tuple(prompt), tuple(answer))
@@ -181,7 +183,9 @@ class Renderer:
         before, upto = example.messages[:place], example.messages[: place + 1]
         if not before:
             raise InvalidValue(
-                "message 1 is from the assistant and answers nothing; give it the weight 0"
+                "message is from the assistant and answers nothing; put what it answers before "
+                "it, or give it the weight 0.",
+                param="messages[0].role",
             )
         prompt = self._render(before, example.tools, add_generation_prompt=True)
         whole = self._render(upto, example.tools, add_generation_prompt=False)
@@ -191,7 +195,8 @@ class Renderer:
             raise InvalidValue(
                 f"the chat template does not write message {place + 1} as its own prompt would "
                 f"continue, with an end token ({', '.join(self._stop_tokens)}); "
-                "this model cannot learn it"
+                f"this model cannot learn it{_reasoning_hint(example.messages[place])}",
+                param=f"messages[{place}]",
             )
         self._require_turn(shape_of(upto, example.tools))
         length, end_token = min(ends)
@@ -222,28 +227,26 @@ class Renderer:
         *,
         add_generation_prompt: bool,
     ) -> str:
-        try:
-            return self._template.render(
-                messages=[_as_template_sees(message) for message in messages],
-                tools=[dict(tool) for tool in tools] or None,
-                add_generation_prompt=add_generation_prompt,
-                bos_token=self._bos_token,
-                eos_token=self._end_token,
-            )
-        except (
-            TemplateError,
-            TypeError,
-            ValueError,
-            KeyError,
-            ArithmeticError,
-            RecursionError,
-        ) as problem:
-            raise InvalidValue(
-                f"the model's chat template refuses the conversation: {problem}", param="messages"
-            ) from None
+        values = {
+            "messages": [_as_template_sees(message) for message in messages],
+            "tools": [dict(tool) for tool in tools] or None,
+            "add_generation_prompt": add_generation_prompt,
+            "enable_thinking": False,
+            "bos_token": self._bos_token,
+            "eos_token": self._end_token,
+        }
+        return chat_template.render(self._template, values)
+
+    def _written_for_every_role(self) -> Iterator[str]:
+        """Yield what the template writes for short conversations of every role."""
+        for shape in role_shapes():
+            probe = Probe(shape)
+            for prompts in (True, False):
+                with suppress(InvalidValue):
+                    yield self._render(probe.messages, probe.tools, add_generation_prompt=prompts)
 
     def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return self._special.encode(text)
 
     def _token_id(self, text: str) -> int:
         token = self._tokenizer.token_to_id(text)
@@ -251,28 +254,15 @@ class Renderer:
             raise InvalidValue(f"the tokenizer has no token {text!r}, which the model names")
         return token
 
-    @cached_property
-    def _special(self) -> re.Pattern[str]:
-        added = self._tokenizer.get_added_tokens_decoder().values()
-        special = {str(token.content) for token in added if token.special}
-        texts = sorted(special | set(self._stop_tokens), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, texts)) or "(?!)")
-
     def _check_texts(self, messages: Sequence[Message]) -> None:
         for place, message in enumerate(messages):
-            calls = [text for call in message.tool_calls for text in (call.name, call.arguments)]
+            calls = [text for call in message.tool_calls for text in _texts_of_call(call)]
             for text in (message.content or "", message.name or "", *calls):
-                self._check_text(text, f"messages[{place}]")
+                self._special.refuse_in(text, f"messages[{place}]")
 
     def _check_tools(self, tools: Sequence[Mapping[str, Any]]) -> None:
         for place, tool in enumerate(tools):
-            self._check_text(json.dumps(tool, ensure_ascii=False), f"tools[{place}]")
-
-    def _check_text(self, text: str, param: str) -> None:
-        """Refuse a text that would become the template's own tokens."""
-        found = self._special.search(text)
-        if found:
-            raise InvalidValue(f"message contains an invalid token: {found[0]}.", param=param)
+            self._special.refuse_in(json.dumps(tool, ensure_ascii=False), f"tools[{place}]")
 
 
 CALL_BEGIN = "<tool_call>"
@@ -310,12 +300,31 @@ def _as_template_sees(message: Message) -> dict[str, Any]:
 
 
 def _call_as_template_sees(call: ToolCall) -> dict[str, Any]:
-    try:
-        arguments = json.loads(call.arguments)
-    except ValueError:
-        arguments = call.arguments
-    function = {"name": call.name, "arguments": arguments}
+    function = {"name": call.name, "arguments": _arguments(call)}
     return {"id": call.id, "type": "function", "function": function}
+
+
+def _arguments(call: ToolCall) -> Any:
+    try:
+        return json.loads(call.arguments)
+    except (ValueError, RecursionError):
+        return call.arguments
+
+
+def _texts_of_call(call: ToolCall) -> tuple[str, ...]:
+    """Return what a call can put into a prompt: its arguments with JSON's escapes undone too."""
+    try:
+        unescaped = json.dumps(_arguments(call), ensure_ascii=False)
+    except RecursionError:
+        raise InvalidValue("message has tool call arguments that nest too deep") from None
+    return call.name, call.arguments, unescaped
+
+
+def _reasoning_hint(message: Message) -> str:
+    """Say what to do about an answer that thinks first, in a model that is asked not to."""
+    if "</think>" not in (message.content or ""):
+        return ""
+    return "; leave out the reasoning (<think>...</think>): prompts ask the model not to think"
 
 
 def _hash(*parts: bytes | str) -> str:

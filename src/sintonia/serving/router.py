@@ -69,7 +69,7 @@ class Router:
     def _route_tuned(self, model: Model) -> ServedModel:
         assert model.folder is not None, f"{model.name} has no adapter"
         assert model.adapter_sha256 is not None, f"{model.name} has no hash"
-        base = self._base(model.base.name, asked_for=model.name).ref
+        base = self._base_of(model).ref
         if base.sha256 != model.base.sha256:
             raise RefusedModel(
                 f"Model {model.name}: it was trained on another version of {base.name} than the "
@@ -80,6 +80,17 @@ class Router:
         weights = ModelRef(base.folder, base.sha256, model.folder, model.adapter_sha256)
         renderer = self._renderer(model.folder, model.adapter_sha256, model.name)
         return ServedModel(model.name, weights, renderer)
+
+    def _base_of(self, model: Model) -> BaseModel:
+        """Return the base of a tuned model; one that is gone is not "no such model"."""
+        if not self._library.knows(model.base.name):
+            raise RefusedModel(
+                f"Model {model.name}: its base model {model.base.name} is not on this server any "
+                f"more. Add the same folder again (`sintonia models add {model.base.name} FOLDER`)"
+                ", or tune another base.",
+                param="model",
+            )
+        return self._base(model.base.name, asked_for=model.name)
 
     def _base(self, name: str, *, asked_for: str) -> BaseModel:
         base = self._library.find(name)
@@ -108,7 +119,7 @@ def _checked_renderer(folder: str, _sha256: str, tuned: str | None) -> Renderer:
     """
     try:
         renderer = Renderer.from_folder(Path(folder))
-    except (FileNotFoundError, KeyError, ValueError):
+    except (OSError, LookupError, TypeError, ValueError):
         raise RefusedModel(
             f"Model {tuned or Path(folder).name}: its tokenizer, template or facts are missing or "
             "damaged on disk. Tune or fetch it again.",
@@ -116,7 +127,7 @@ def _checked_renderer(folder: str, _sha256: str, tuned: str | None) -> Renderer:
         ) from None
     if tuned is None:
         return renderer
-    recorded = _recorded_template(Path(folder))
+    recorded = _recorded_template(Path(folder), tuned)
     if recorded != renderer.template_sha256:
         raise RefusedModel(
             f"Model {tuned}: its tokenizer or chat template is not the one it was trained with "
@@ -127,7 +138,18 @@ def _checked_renderer(folder: str, _sha256: str, tuned: str | None) -> Renderer:
     return renderer
 
 
-def _recorded_template(folder: Path) -> str | None:
+def _recorded_template(folder: Path, tuned: str) -> str | None:
+    """Return the hash in a model's card. Raises ``RefusedModel`` for a card that is none."""
     path = folder / MODEL_CARD
-    recorded = read_json(path).get("template_sha256") if path.exists() else None
+    try:
+        card = read_json(path) if path.exists() else {}
+    except (OSError, ValueError, RecursionError):
+        card = None
+    if not isinstance(card, dict):
+        raise RefusedModel(
+            f"Model {tuned}: its {MODEL_CARD} is damaged on disk. "
+            "Put the model's own file back, or tune it again.",
+            param="model",
+        )
+    recorded = card.get("template_sha256")
     return recorded if isinstance(recorded, str) else None
