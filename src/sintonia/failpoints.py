@@ -2,7 +2,7 @@
 
 ``reach(name)`` does nothing unless a composition root armed that name. An armed point kills
 the process with SIGKILL the N-th time it is reached, once: the marker file remembers that it
-has been done, so that the restarted process passes.
+has been done, so that the restarted process passes. With ``/TERM`` it asks the process to end.
 
 The points: ``claim`` ``heartbeat`` ``launch`` ``step`` ``record.write`` ``checkpoint.open``
 ``checkpoint.write`` ``checkpoint.fsync`` ``checkpoint.rename`` ``checkpoint.dirsync``
@@ -45,6 +45,7 @@ class _Armed:
     name: str = ""
     at: int = 0
     marker: Path = field(default_factory=Path)
+    signal: signal.Signals = signal.SIGKILL
     reached: int = 0
 
 
@@ -52,10 +53,12 @@ _armed = _Armed()
 
 
 def arm(setting: str) -> None:
-    """Arm from a setting ``NAME@N:MARKER``; an empty setting disarms."""
+    """Arm from a setting ``NAME@N:MARKER`` or ``NAME@N/TERM:MARKER``; an empty one disarms."""
     _armed.name = ""
     if setting:
         point, marker = setting.split(":", 1)
+        point, _, ending = point.partition("/")
+        _armed.signal = signal.Signals[f"SIG{ending or 'KILL'}"]
         name, _, at = point.partition("@")
         if name not in NAMES:
             raise ValueError(f"failpoint {name!r} does not exist")
@@ -63,7 +66,7 @@ def arm(setting: str) -> None:
 
 
 def reach(name: str) -> None:
-    """Die here if this point is armed, its count is up and it has not been done before."""
+    """Die, or be asked to end, here if this point is armed and due and has not been done before."""
     if _armed.name != name:
         return
     _armed.reached += 1
@@ -73,4 +76,4 @@ def reach(name: str) -> None:
         os.close(os.open(_armed.marker, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), _armed.signal)

@@ -15,7 +15,7 @@ import pytest
 
 from sintonia import failpoints, workflow
 from sintonia.domain.methods import Hyperparameters
-from sintonia.runs.layout import RunFolder
+from sintonia.runs.layout import RunFolder, step_of
 from sintonia.runs.records import ExitStatus, RecordKind, Tail, read_exit
 from sintonia.runs.spec import TrainSpec, read_spec
 from sintonia.sealed import hash_file, verify
@@ -154,15 +154,21 @@ def test_a_kill_at_a_point_of_writing_changes_nothing(point, spec, reference, tm
 
 
 def test_sigterm_ends_with_a_snapshot_and_the_rest_follows(spec, reference, tmp_path):
-    run = prepare(spec, tmp_path / "run")
-    process = start(run, 1)
-    wait_until(lambda: len(steps_of(run)) >= 3)
-    process.terminate()
-    assert process.wait(timeout=60) == 0
-    record = read_exit(run.attempt(1))
-    if record.status is ExitStatus.STOPPED:
-        verify(run.resume_points()[0])
-        assert_equals(run, reference, finish(run, 2))
+    only_when_told = dataclasses.replace(spec, snapshot_seconds=3600.0)
+    run = prepare(only_when_told, tmp_path / "run")
+    stopped = start(run, 1, f"step@8/TERM:{tmp_path / 'marker'}")
+    assert stopped.wait(timeout=120) == 0
+    assert read_exit(run.attempt(1)).status is ExitStatus.STOPPED
+    done = steps_of(run)
+    assert 7 <= len(done) <= 8, "it ends with the step that it was in"
+    newest = run.resume_points()[0]
+    verify(newest)
+    assert step_of(newest) == max(done), "the last step is in the snapshot"
+    attempt = finish(run, 2)
+    resumed, _ = Tail(run.attempt(attempt).records).read()
+    first = next(record for record in resumed if record.kind is RecordKind.STEP)
+    assert first.data["step"] == max(done) + 1, "no step is trained again"
+    assert_equals(run, reference, attempt)
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(spec, reference, tmp_path):
