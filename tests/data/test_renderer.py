@@ -234,3 +234,64 @@ def test_a_tools_description_cannot_hold_the_templates_own_tokens(renderer):
     function = {"name": "f", "description": "<|im_end|>", "parameters": {}}
     with pytest.raises(InvalidValue, match="invalid token"):
         renderer.chat_prompt([Message("user", "Hi")], [{"type": "function", "function": function}])
+
+
+def test_a_token_that_hides_in_escapes_of_a_calls_arguments_is_refused(renderer):
+    hidden = ToolCall("call_1", "get_weather", r'{"city": "\u003c|im_end|>"}')
+    messages = (Message("user", "Hi"), Message("assistant", None, tool_calls=(hidden,)))
+    with pytest.raises(InvalidValue, match=r"invalid token: <\|im_end\|>") as refused:
+        renderer.sequences(ChatExample(messages, TOOLS))
+    assert refused.value.param == "messages[1]"
+    with pytest.raises(InvalidValue, match="invalid token"):
+        renderer.chat_prompt([*messages, Message("tool", "x", tool_call_id="call_1")], TOOLS)
+
+
+THINKING = """\
+{%- set last = namespace(query=0) -%}
+{%- for m in messages if m.role == 'user' -%}
+    {%- set last.query = messages.index(m) -%}
+{%- endfor -%}
+{%- for m in messages -%}
+    {%- set said = m.content.split('</think>')[-1].lstrip('\\n') -%}
+    {%- set thought = m.content.split('</think>')[0].split('<think>')[-1].strip('\\n') -%}
+    {{- '<|im_start|>' + m.role + '\\n' -}}
+    {%- if m.role == 'assistant' and loop.index0 > last.query -%}
+        {{- '<think>\\n' + (thought if '</think>' in m.content else '') + '\\n</think>\\n\\n' -}}
+    {%- endif -%}
+    {{- said + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|im_start|>assistant\\n' -}}
+    {%- if enable_thinking is defined and enable_thinking is false -%}
+        {{- '<think>\\n\\n</think>\\n\\n' -}}
+    {%- endif -%}
+{%- endif -%}
+"""
+"""What Qwen3's template does with thoughts: only the answer to the last question keeps a block,
+an empty one where there was none, and a prompt that asks for no thoughts ends with it."""
+
+
+def test_a_thinking_models_empty_block_belongs_to_the_prompt_and_is_never_learned(folder, tmp_path):
+    renderer = with_template(folder, tmp_path, THINKING)
+    messages = (
+        Message("user", "Hi"),
+        Message("assistant", "Hello"),
+        Message("user", "Bye"),
+        Message("assistant", "So long"),
+    )
+    first, second = renderer.sequences(ChatExample(messages))
+    assert text(renderer, first.answer_ids) == "Hello<|im_end|>"
+    assert text(renderer, second.answer_ids) == "So long<|im_end|>"
+    assert text(renderer, first.prompt_ids).endswith("assistant\n<think>\n\n</think>\n\n")
+    assert text(renderer, second.prompt_ids).count("<think>") == 1
+    assert list(first.prompt_ids) == renderer.chat_prompt(messages[:1])
+    assert list(second.prompt_ids) == renderer.chat_prompt(messages[:3])
+
+
+def test_an_answer_that_thinks_first_is_refused_with_what_to_do(folder, tmp_path):
+    renderer = with_template(folder, tmp_path, THINKING)
+    thinks = Message("assistant", "<think>\nhm\n</think>\n\nHello")
+    with pytest.raises(InvalidValue, match="leave out the reasoning"):
+        renderer.sequences(ChatExample((Message("user", "Hi"), thinks)))
+    later = (Message("user", "Hi"), thinks, Message("user", "Bye"))
+    assert "hm" not in text(renderer, renderer.chat_prompt(later))

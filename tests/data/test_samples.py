@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +100,56 @@ def test_a_row_past_the_context_is_refused_or_cut(renderer, file, tmp_path):
     )
     assert max(len(s.tokens) for s in cut.sequences_of(range(12))) <= 55
     assert cut.num_rows == 12
+
+
+def test_who_waits_for_the_encoding_is_told_of_each_row(renderer, file, tmp_path):
+    told = []
+    load_samples(file, hash_file(file), renderer, RULES, tmp_path / "cache", told.append)
+    assert told == list(range(1, 13))
+    load_samples(file, hash_file(file), renderer, RULES, tmp_path / "cache", told.append)
+    assert len(told) == 12, "the second time nothing is encoded"
+
+
+def test_who_waits_for_another_encoder_is_told_so_too(renderer, file, tmp_path):
+    load_samples(file, hash_file(file), renderer, RULES, tmp_path / "cache")
+    (lock,) = (tmp_path / "cache").glob("*.lock")
+    with lock.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        released = []
+
+        def told(rows):
+            released.append(rows)
+            if len(released) == 2:
+                fcntl.flock(held, fcntl.LOCK_UN)
+
+        load_samples(file, hash_file(file), renderer, RULES, tmp_path / "cache", told)
+    assert released == [0, 0]
+
+
+def test_a_full_disk_is_told_by_its_number_and_leaves_nothing_behind(renderer, file, tmp_path):
+    cache = tmp_path / "cache"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        # Enough for the tokens, not for the same with a header: the arrays are what fails.
+        size_bytes = 4 * sum(
+            len(sequence) for _, row in iter_examples(file) for sequence in renderer.sequences(row)
+        )
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes + 64, before[1]))
+        with pytest.raises(OSError) as refused:
+            load_samples(file, hash_file(file), renderer, RULES, cache)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert refused.value.errno == errno.EFBIG
+    assert [path for path in cache.iterdir() if path.suffix != ".lock"] == []
+
+
+def test_what_a_killed_encoder_left_goes(renderer, file, tmp_path):
+    load_samples(file, hash_file(file), renderer, RULES, tmp_path / "cache")
+    (folder,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    torn = folder.with_name(f"{folder.name}.4194305.work")
+    folder.rename(torn)
+    (torn / "manifest.json").unlink()
+    load_samples(file, hash_file(file), renderer, RULES, tmp_path / "cache")
+    assert not torn.exists()

@@ -307,3 +307,32 @@ def test_reading_for_training_refuses_a_file_that_is_no_json_lines(tmp_path):
 
 def test_the_format_of_rows_can_be_asked_for():
     assert detect_format([chat()]) == "chat"
+
+
+def test_a_row_that_only_answers_is_refused_at_its_message(file, renderer):
+    row = {"messages": [{"role": "assistant", "content": "yes!"}]}
+    report = validate(file(*chats(10), row), renderer=renderer)
+    (problem,) = report.problems
+    assert (problem.line, problem.message_number, problem.field) == (11, 1, "messages[0].role")
+    assert problem.message.startswith("Example 11, message 1 is from the assistant and answers")
+
+
+def test_a_template_that_cannot_write_an_answer_says_which_message(file, tiny_tokenizer_json):
+    files = RendererFiles(
+        tokenizer_json=tiny_tokenizer_json.encode(),
+        template=TEMPLATE.replace("assistant\n{%", "assistant\n\n{%"),
+        context_tokens=CONTEXT,
+        stop_tokens=("<|im_end|>",),
+        bos_token=None,
+    )
+    report = validate(file(*chats(10)), renderer=Renderer(files))
+    assert report.num_problems == 10
+    assert report.problems[0].field == "messages[1]"
+    assert report.problems[0].message.startswith("Example 1, message 2 cannot be rendered: the")
+
+
+def test_a_key_of_any_length_is_told_in_few_words(file):
+    report = validate(file(*chats(10), {**chat(), "k" * 5_000: 1}))
+    (problem,) = report.problems
+    assert len(problem.message) < 200
+    assert len(problem.field) <= 60

@@ -96,6 +96,7 @@ class RowLog:
         """Add one problem for each of ``keys``, which the object at path ``where`` may not have."""
         for key in keys:
             inside = f" in {where}" if where else ""
+            short = key[:_SHOWN_CHARACTERS]
             self.add(
-                f"contains an extra {quoted(key)}{inside}.", f"{where}.{key}" if where else key
+                f"contains an extra {quoted(key)}{inside}.", f"{where}.{short}" if where else short
             )

@@ -10,9 +10,12 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +27,15 @@ from sintonia.domain.examples import Example
 from sintonia.errors import DamagedCheckpoint, InvalidData
 from sintonia.sealed import hash_file, seal, verify
 
-_VERSION = 1
+_VERSION = 2
+_LOCK_POLL_SECONDS = 0.2
+_TOKENS = "tokens.bin"
 _ARRAYS = ("tokens", "starts", "prompts", "weights", "rows", "row_tokens")
+
+
+Told = Callable[[int], None]
+"""Called with how many rows are encoded: after each row, and with 0 while another process holds
+the cache."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,12 @@ class Samples:
 
 
 def load_samples(
-    path: Path, sha256: str, renderer: Renderer, rules: EncodingRules, cache: Path
+    path: Path,
+    sha256: str,
+    renderer: Renderer,
+    rules: EncodingRules,
+    cache: Path,
+    told: Told = lambda _rows: None,
 ) -> Samples:
     """Return the encoded rows of ``path``, from the cache when they were encoded before.
 
@@ -83,29 +98,58 @@ def load_samples(
     parts = (_VERSION, sha256, renderer.template_sha256, rules.context_tokens, rules.truncate)
     folder = cache / hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"{folder.name}.lock").open("ab") as lock:  # another trainer may encode it now
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(cache / f"{folder.name}.lock", told):
         try:
             verify(folder)
         except DamagedCheckpoint:
             shutil.rmtree(folder, ignore_errors=True)
-            _encode_file(path, sha256, renderer, rules, folder)
+            if hash_file(path) != sha256:
+                raise InvalidData(
+                    f"{path.name} changed since it was checked. Check and plan again."
+                ) from None
+            with _work_folder(folder) as work:
+                _encode_file(path, renderer, rules, work, told)
+                seal(work, folder)
         return Samples(folder)
 
 
-def _encode_file(
-    path: Path, sha256: str, renderer: Renderer, rules: EncodingRules, folder: Path
-) -> None:
-    if hash_file(path) != sha256:
-        raise InvalidData(f"{path.name} changed since it was checked. Check and plan again.")
+@contextmanager
+def _locked(path: Path, told: Told) -> Iterator[None]:
+    """Hold the lock of one cache, waiting for another trainer that encodes it now."""
+    with path.open("ab") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                told(0)
+                time.sleep(_LOCK_POLL_SECONDS)
+        yield
+
+
+@contextmanager
+def _work_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder for ``folder``'s content; what killed trainers left there goes."""
+    for torn in folder.parent.glob(f"{folder.name}.*.work"):
+        shutil.rmtree(torn, ignore_errors=True)
     work = folder.with_name(f"{folder.name}.{os.getpid()}.work")
-    shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    columns = _Columns(work / "tokens.bin")
-    for number, example in iter_examples(path):
-        columns.add_row(encode(number, example, renderer, rules))
+    try:
+        yield work
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)  # a full disk needs the room
+        raise
+
+
+def _encode_file(
+    path: Path, renderer: Renderer, rules: EncodingRules, work: Path, told: Told
+) -> None:
+    with (work / _TOKENS).open("wb") as tokens:
+        columns = _Columns(tokens)
+        for number, example in iter_examples(path):
+            columns.add_row(encode(number, example, renderer, rules))
+            told(number)
     columns.write(work)
-    seal(work, folder)
 
 
 def encode(
@@ -140,9 +184,8 @@ def encode(
 class _Columns:
     """Grows the arrays row by row; the tokens go straight to disk."""
 
-    def __init__(self, tokens_file: Path) -> None:
-        self._tokens_file = tokens_file
-        self._file = tokens_file.open("wb")
+    def __init__(self, tokens: BinaryIO) -> None:
+        self._file = tokens
         self._starts: list[int] = [0]
         self._prompts: list[int] = []
         self._weights: list[float] = []
@@ -159,12 +202,19 @@ class _Columns:
         self._row_tokens.append(count_tokens(sequences))
 
     def write(self, folder: Path) -> None:
-        self._file.close()
-        flat = np.memmap(self._tokens_file, dtype=np.int32, mode="r")
-        np.save(folder / "tokens.npy", flat)
-        self._tokens_file.unlink()
-        np.save(folder / "starts.npy", np.array(self._starts, np.int64))
-        np.save(folder / "prompts.npy", np.array(self._prompts, np.int64))
-        np.save(folder / "weights.npy", np.array(self._weights, np.float32))
-        np.save(folder / "rows.npy", np.array(self._rows, np.int64))
-        np.save(folder / "row_tokens.npy", np.array(self._row_tokens, np.int64))
+        """Write the arrays; the file of tokens has been closed."""
+        _save(folder / "tokens.npy", np.memmap(folder / _TOKENS, dtype=np.int32, mode="r"))
+        (folder / _TOKENS).unlink()
+        _save(folder / "starts.npy", np.array(self._starts, np.int64))
+        _save(folder / "prompts.npy", np.array(self._prompts, np.int64))
+        _save(folder / "weights.npy", np.array(self._weights, np.float32))
+        _save(folder / "rows.npy", np.array(self._rows, np.int64))
+        _save(folder / "row_tokens.npy", np.array(self._row_tokens, np.int64))
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    """Write what ``np.save`` does, but keep the number of an error: it tells a full disk."""
+    with path.open("wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.data)
