@@ -17,11 +17,23 @@ LAYERS = (
     {"graders"},
     {"generation"},
     {"data", "models", "runs", "store", "bases"},
-    {"domain", "errors", "settings", "catalog", "plugins", "ids", "failpoints", "sealed", "parent"},
+    {
+        "domain",
+        "errors",
+        "settings",
+        "catalog",
+        "plugins",
+        "ids",
+        "failpoints",
+        "sealed",
+        "parent",
+        "weights",
+    },
 )
 """From the top; an import may only go down, or stay in its package."""
 SIBLINGS = {
     ("models", "data"),  # weights score forests
+    ("bases", "data"),  # a base is taken in only when its chat can be rendered
     ("models", "runs"),  # adapters have the settings of a spec
     ("objectives", "models"),
     ("jobs", "runs"),

@@ -32,6 +32,8 @@ class CatalogEntry:
     """Of a wheel: hash of the wheel file."""
     repository: str = ""
     """Of a hub model: ``owner/name``."""
+    revision: str = ""
+    """Of a hub model: the commit; empty means the newest."""
     template: str = ""
     """One of ours in ``data/templates``; empty keeps the model's own."""
     default_system: str = ""

@@ -8,12 +8,13 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from sintonia import catalog
-from sintonia.bases.folder import check_safe
+from sintonia.bases.inspection import check_base
 from sintonia.bases.library import Library
 from sintonia.errors import CorruptDownload, DownloadFailed, InvalidValue, ModelNotFound
 from sintonia.errors import RefusedModel as Refused
@@ -65,26 +66,26 @@ def test_a_name_that_is_no_plain_name_or_is_taken_is_refused(library, folder, na
 def test_code_in_a_folder_is_refused_with_the_reason(folder):
     (folder / "modeling_evil.py").write_text("raise SystemExit")
     with pytest.raises(Refused, match=r"modeling_evil\.py"):
-        check_safe(folder)
+        check_base(folder)
 
 
 def test_a_config_that_asks_for_code_is_refused(folder):
     edit(folder / "config.json", auto_map={"AutoModel": "evil.Model"})
     with pytest.raises(Refused, match="auto_map"):
-        check_safe(folder)
+        check_base(folder)
 
 
 def test_a_folder_of_pickles_only_is_refused_and_says_what_to_do(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(Refused, match="convert them to safetensors"):
-        check_safe(folder)
+        check_base(folder)
 
 
 def test_all_reasons_are_given_at_once(folder):
     (folder / "tokenizer.json").unlink()
     (folder / "model.safetensors").unlink()
     with pytest.raises(Refused) as refused:
-        check_safe(folder)
+        check_base(folder)
     assert "tokenizer.json is missing" in refused.value.message
     assert "no *.safetensors" in refused.value.message
 
@@ -93,7 +94,7 @@ def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
     (tmp_path / "secret").write_text("s")
     (folder / "notes.json").symlink_to(tmp_path / "secret")
     with pytest.raises(Refused, match="outside"):
-        check_safe(folder)
+        check_base(folder)
 
 
 def test_an_unknown_name_is_not_fetched(library):
@@ -219,6 +220,8 @@ HUB = "smollm2-135m-instruct-hub"
 def from_hub(monkeypatch, download) -> None:
     import huggingface_hub
 
+    commit = SimpleNamespace(sha="c0ffee")
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: commit)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
 
 
@@ -227,8 +230,9 @@ def quiet(_what: str, _part: float) -> None:
 
 
 def test_a_model_of_the_hub_is_sealed_without_the_hubs_own_notes(library, folder, monkeypatch):
-    def download(_repository, *, local_dir, allow_patterns):
-        assert "*.jinja" in allow_patterns
+    def download(_repository, *, revision, local_dir, allow_patterns):
+        assert "chat_template.jinja" in allow_patterns
+        assert revision == "c0ffee"
         shutil.copytree(folder, local_dir)
         notes = local_dir / ".cache" / "huggingface" / "download"
         notes.mkdir(parents=True)
@@ -237,6 +241,7 @@ def test_a_model_of_the_hub_is_sealed_without_the_hubs_own_notes(library, folder
     from_hub(monkeypatch, download)
     base = library.fetch(HUB, quiet)
     assert library.find(HUB) == base
+    assert base.facts.source == "HuggingFaceTB/SmolLM2-135M-Instruct@c0ffee"
     assert not (Path(base.ref.folder) / ".cache").exists()
     assert not list((library.home / "downloads").glob("*.work"))
 

@@ -53,7 +53,7 @@ def test_we_load_what_peft_saves(tmp_path, tiny_folder):
     theirs = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_folder), config).eval()
     theirs.save_pretrained(tmp_path / "adapter")
     model = load_base(tiny_folder)
-    adapters.attach(model, adapters.read_lora(tmp_path / "adapter"))
+    adapters.attach(model, LoraSettings(rank=4, alpha=8, targets=tuple(targets)))
     adapters.load(model, tmp_path / "adapter")
     tokens = np.arange(30, dtype=np.int32)
     ours = Policy(model).score(build_forest([EncodedSequence(tokens, 1, 1.0, 0)]))
@@ -98,6 +98,14 @@ def test_the_merged_weight_follows_an_optimizer_step(tiny_folder):
 def test_a_target_that_the_model_does_not_have_is_refused_by_name(tiny_folder):
     with pytest.raises(InvalidValue, match="w_magic"):
         adapters.attach(load_base(tiny_folder), LoraSettings(targets=("q_proj", "w_magic")))
+
+
+def test_guessed_targets_need_only_one_that_the_model_has(tiny_folder):
+    model = load_base(tiny_folder)
+    adapters.attach(model, LoraSettings(targets=("q_proj", "w_magic")), are_guessed=True)
+    assert {name.rpartition(".")[2] for name, _ in adapters.layers(model)} == {"q_proj"}
+    with pytest.raises(InvalidValue, match="w_magic"):
+        adapters.attach(model, LoraSettings(targets=("w_magic",)), are_guessed=True)
 
 
 def test_an_adapter_of_another_shape_is_refused(tmp_path, tiny_folder):

