@@ -59,6 +59,14 @@ def test_a_data_file_with_bad_rows_is_kept_and_says_what_is_wrong(client):
     assert "Example 5" in file["status_details"]
 
 
+def test_status_details_name_every_problem_up_to_fifty(client):
+    details = upload(client, rows(3) + b"{x\n" * 60)["status_details"]
+    first, *listed = details.splitlines()
+    assert "57 more problems" in first
+    assert [line.split()[1] for line in listed[:-1]] == [str(n) for n in range(4, 54)]
+    assert listed[-1] == "And 10 more problems."
+
+
 @pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\x89PNG\r\n\x1a\n\0\0", b"\n\n"])
 def test_what_is_no_jsonl_is_no_data_file(client, content):
     file = upload(client, content)

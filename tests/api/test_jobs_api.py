@@ -137,6 +137,16 @@ def test_null_means_absent_everywhere(client, file_id):
             "hyperparameters.batch_size",
         ),
         (
+            {"hyperparameters": {"learning_rate_multiplier": 1e300}},
+            "decimal_above_max_value",
+            "hyperparameters.learning_rate_multiplier",
+        ),
+        (
+            {"hyperparameters": {"batch_size": 2**62}},
+            "integer_above_max_value",
+            "hyperparameters.batch_size",
+        ),
+        (
             {"hyperparameters": {"learning_rate_multiplier": 0}},
             "decimal_below_min_value",
             "hyperparameters.learning_rate_multiplier",
@@ -211,6 +221,10 @@ def test_files_of_other_purposes_and_broken_ones_are_refused(client):
     broken = upload(client, rows(10) + b"{}\n")["id"]
     message = error_of(create(client, broken), 400, "invalid_training_file", "training_file")
     assert "Example 11" in message
+    many = upload(client, rows(10) + b"{}\n" * 9)["id"]
+    message = error_of(create(client, many), 400, "invalid_training_file", "training_file")
+    assert message.count("Example") == 3
+    assert "status_details" in message
     good = upload(client)["id"]
     answer = create(client, good, validation_file=broken)
     error_of(answer, 400, "invalid_validation_file", "validation_file")

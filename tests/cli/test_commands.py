@@ -105,6 +105,17 @@ def test_finetune_refuses_a_bad_file_before_it_starts_a_server(home, bad_file, c
     assert not home.exists()
 
 
+def test_finetune_calls_a_bad_validation_file_what_it_is(home, good_file, tmp_path, capfd):
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+
+    code, _, err = run(capfd, "finetune", str(good_file), "--valid", str(empty))
+
+    assert code == 1
+    assert "Validation file has 0 example(s)" in err
+    assert "Training file" not in err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

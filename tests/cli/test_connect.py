@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +68,23 @@ def test_a_server_outlives_its_command_while_a_job_is_left(settings, good_file, 
         with connect(settings) as client:
             client.cancel_job(job["id"])
         assert not folder.is_locked(), "the last command to leave ends a server without a job"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', '{"url": 5}'])
+def test_a_damaged_record_of_a_live_server_is_told_at_once(settings, content):
+    folder = ServerFolder(settings.home)
+    folder.make()
+    with folder.hold():
+        folder.record.write_text(content)
+        began = time.monotonic()
+        with (
+            pytest.raises(ServerUnreachable, match=r"server\.json is damaged.*`sintonia stop`"),
+            connect(settings),
+        ):
+            pass
+        with pytest.raises(AlreadyRunning, match=r"server\.json is damaged"):
+            folder.refuse_second()
+        assert time.monotonic() - began < 5
 
 
 @contextmanager

@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import tracemalloc
 
 import pytest
@@ -93,6 +95,42 @@ def test_broken_json_is_told_in_openai_s_words():
 
 
 @pytest.mark.parametrize(
+    ("content", "kind", "line"),
+    [
+        (b'[\n  {"a": 1},\n  {"a": 2}\n]\n', "a JSON array", 1),
+        (b'\n \r\n  [{"a": 1}]', "a JSON array", 3),
+        (BOM + b'[{"a": 1}]', "a JSON array", 1),
+        (b'[{"a": "' + b"x" * 5_000_000 + b'"}]', "a JSON array", 1),
+        (b'{\n  "messages": [\n    1,\n    2\n  ]\n}\n', "a JSON object spread over lines", 1),
+    ],
+)
+def test_one_json_document_is_told_once_with_the_way_out(content, kind, line):
+    rows, problems = read(content)
+    assert rows == []
+    assert [problem.line for problem in problems] == [line]
+    assert f"The file is {kind}; it must be JSON Lines" in problems[0].message
+    assert "python3 -c" in problems[0].message
+
+
+def test_the_way_out_of_a_json_document_works():
+    _, problems = read(b'[{"a": "\xc3\xa9"}, {"b": 2}]')
+    code = problems[0].message.split("'")[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=b'[{"a": "\xc3\xa9"}, {"b": 2}]',
+        capture_output=True,
+        check=True,
+    )
+    assert [row.value for row in read(done.stdout)[0]] == [{"a": "é"}, {"b": 2}]
+
+
+def test_an_array_on_a_later_line_is_a_problem_of_that_line():
+    rows, problems = read(b'{"a": 1}\n[]\n{"a": 2}\n')
+    assert [row.value for row in rows] == [{"a": 1}, None, {"a": 2}]
+    assert "line holds a JSON array, not an object" in problems[0].message
+
+
+@pytest.mark.parametrize(
     ("line", "rule"),
     [
         (b'{"a": NaN}', "NaN is not a JSON value"),
@@ -103,11 +141,10 @@ def test_broken_json_is_told_in_openai_s_words():
         (b'{"a": {"b": 1, "b": 1}}', 'key "b" occurs twice in one object'),
         (b'{"a": ' + b"[" * 64 + b"]" * 64 + b"}", "it nests deeper than 64 levels"),
         (b'{"a": ' * 65 + b"1" + b"}" * 65, "it nests deeper than 64 levels"),
-        (b"[" * 100_000, "it nests deeper than 64 levels"),
+        (b'{"a": ' + b"[" * 100_000, "it nests deeper than 64 levels"),
         (b'{"a": "\0"}', "line holds a NUL character at byte 8"),
         (b'{"a": "caf\xe9"}', "line is not UTF-8: byte 0xe9 at position 11"),
         (b'{"a": "\xed\xa0\x80"}', "line is not UTF-8: byte 0xed at position 8"),
-        (b"[]", "line holds a JSON array, not an object"),
         (b'"text"', "line holds a JSON string, not an object"),
         (b"null", "line holds a JSON null, not an object"),
         (b"17", "line holds a JSON number, not an object"),

@@ -116,7 +116,7 @@ def test_every_problem_is_found_with_its_place(file):
 
 
 def test_problems_beyond_the_cap_are_counted_and_not_kept(file):
-    report = validate(file(*[b"{"] * 250))
+    report = validate(file(*[b'{"'] * 250))
     assert report.num_problems == 250
     assert len(report.problems) == MAX_PROBLEMS_KEPT
     assert report.summary().endswith("(247 more problems)")

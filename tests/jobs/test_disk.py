@@ -64,6 +64,21 @@ def test_only_what_nothing_needs_can_go(store, given, jobs):
     assert run.size_bytes == 1000
 
 
+def test_the_survey_shows_all_that_a_server_writes(store, given, jobs):
+    (given.home / "uploads" / "arriving").mkdir(parents=True)
+    (given.home / "uploads" / "arriving" / "part").write_bytes(b"x" * 10)
+    (given.home / "logs" / "api.log").write_bytes(b"x" * 20)
+    young = store.files.stage("new.csv", FilePurpose.FINE_TUNE, [b"x"])
+    found = {(item.kind, item.name): item for item in survey(given, store)}
+    assert found[ItemKind.UPLOAD, "arriving"].size_bytes == 10
+    assert found[ItemKind.LOG, "api.log"].size_bytes == 20
+    assert found[ItemKind.DATABASE, "sintonia.db"].size_bytes > 0
+    assert (ItemKind.DATABASE, "sintonia.db-wal") in found
+    kept = (ItemKind.UPLOAD, ItemKind.LOG, ItemKind.DATABASE)
+    assert not any(item.can_go for (kind, _), item in found.items() if kind in kept)
+    assert not found[ItemKind.ORPHAN, young.id].can_go, "its row may be about to be written"
+
+
 def test_removing_takes_what_can_go_and_nothing_else(store, given, jobs):
     over, waiting, staged = jobs
     items = survey(given, store)

@@ -61,6 +61,18 @@ def test_all_problems_of_a_file_fail_the_job_with_openais_words(context, store):
     assert (event.level, event.message) == (EventLevel.ERROR, job.error.message)
 
 
+def test_every_problem_is_an_event_and_the_error_stays_short(context, store):
+    rows = [b"not json\n" for _ in range(60)]
+    job = prepare(context, store, training=b"".join(rows))
+    assert "(57 more problems). The job's events name them one by one." in job.error.message
+    assert job.error.message.count("Example") == 3
+    newest, *events = store.jobs.events(job.id, limit=100).items
+    assert newest.message == job.error.message
+    told = [event.message for event in events if event.level is EventLevel.ERROR][::-1]
+    assert [text.split()[1] for text in told[:50]] == [str(n) for n in range(1, 51)]
+    assert told[50:] == ["And 10 more problems."]
+
+
 def test_too_few_rows_have_a_code_of_their_own(context, store):
     job = prepare(context, store, training=chat_rows(7))
     assert job.error.code == "invalid_n_examples"

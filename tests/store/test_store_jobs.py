@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from sintonia.domain.jobs import EventLevel, EventType, JobDraft, JobStatus
@@ -123,6 +125,16 @@ def test_models_come_back_as_they_were_added(store):
     assert store.models.get(checkpoint.name) == checkpoint
     assert store.models.list() == [tuned]
     assert store.models.list(kinds=[ModelKind.CHECKPOINT]) == [checkpoint]
+
+
+def test_the_name_of_a_deleted_model_can_be_given_again_and_one_in_use_cannot(store):
+    first, second = model("mine"), dataclasses.replace(model("mine"), adapter_sha256="22")
+    store.models.add(first)
+    with pytest.raises(InvalidValue, match="'mine' is taken"):
+        store.models.add(second)
+    store.models.delete("mine")
+    store.models.add(second)
+    assert store.models.list() == [second]
 
 
 def test_a_deleted_model_takes_its_checkpoints_with_it(store):

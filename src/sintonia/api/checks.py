@@ -66,8 +66,10 @@ def check_data_file(file_id: str, param: str, services: Services) -> None:
         )
     if file.status is FileStatus.ERROR:
         which = param.removesuffix("_file")
+        first, _, others = (file.status_details or "").partition("\n")
+        where = f" The file's status_details name them one by one ({file_id})." if others else ""
         raise InvalidData(
-            f"The job failed due to an invalid {which} file. {file.status_details}",
+            f"The job failed due to an invalid {which} file. {first}{where}",
             param=param,
             code=f"invalid_{param}",
         )

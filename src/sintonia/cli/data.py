@@ -106,9 +106,14 @@ def place(problem: Problem) -> str:
     return f"{found}: " if found else ""
 
 
-def refuse_bad_file(path: Path, *, min_examples: int = MIN_EXAMPLES) -> None:
-    """Raise ``InvalidData`` for a file with problems, after printing them on standard error."""
-    report = validate(path, min_examples=min_examples)
+def refuse_bad_file(
+    path: Path, *, called: str = "Training file", min_examples: int = MIN_EXAMPLES
+) -> None:
+    """Raise ``InvalidData`` for a file with problems, after printing them on standard error.
+
+    ``called`` is what messages call it.
+    """
+    report = validate(path, min_examples=min_examples, called=called)
     if report.is_valid:
         return
     show_problems(report, error_console(), PROBLEMS_SHOWN)

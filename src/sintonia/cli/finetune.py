@@ -99,7 +99,7 @@ def finetune(
     check_number("--learning-rate-multiplier", learning_rate_multiplier, above=0)
     refuse_bad_file(file)
     if valid is not None:
-        refuse_bad_file(valid, min_examples=1)
+        refuse_bad_file(valid, called="Validation file", min_examples=1)
     settings, screen = settings_module.load(), console()
     if server is None and not detach:
         fetch_base(settings, model, screen)

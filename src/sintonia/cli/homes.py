@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from sintonia.errors import AlreadyRunning, SettingInvalid
+from sintonia.errors import AlreadyRunning, ServerUnreachable, SettingInvalid
 from sintonia.runs.layout import AttemptFolder
 from sintonia.sealed import read_json, write_json
 
@@ -87,13 +87,26 @@ class ServerFolder:
         write_json(self.record, asdict(record))
 
     def read(self) -> ServerRecord | None:
-        """Return what the server said, or ``None`` when there is no live one that did."""
+        """Return what the server said, or ``None`` when there is no live one that did.
+
+        Raises ``ServerUnreachable`` when a live one's ``server.json`` cannot be understood: it
+        is written whole, so waiting would not mend it.
+        """
         if not self.is_locked():
             return None
         try:
-            return ServerRecord(**read_json(self.record))
-        except (OSError, ValueError, TypeError):
+            record = ServerRecord(**read_json(self.record))
+        except FileNotFoundError:
             return None
+        except (OSError, ValueError, TypeError):
+            record = None
+        if record is None or not isinstance(record.url, str):
+            raise ServerUnreachable(
+                f"Home {self.home}: its server runs (process {self.pid() or 'unknown'}), but "
+                f"{self.record} is damaged and does not say where. End the server with "
+                "`sintonia stop`; the next command starts one."
+            )
+        return record
 
     def pid(self) -> int | None:
         """Return the process id of the live server, ready or not."""
@@ -135,12 +148,18 @@ class ServerFolder:
     def _who_runs(self, lock: IO[str]) -> str:
         lock.seek(0)
         pid = lock.read().strip() or "unknown"
-        record = self.read()
-        where = f"at {record.url}" if record else "not ready yet"
+        where = self._where()
         return (
             f"Home {self.home}: a server already runs there (process {pid}, {where}). "
             "Use that one, stop it with `sintonia stop`, or set SINTONIA_HOME to another folder."
         )
+
+    def _where(self) -> str:
+        try:
+            record = self.read()
+        except ServerUnreachable:
+            return f"nobody knows where: {self.record.name} is damaged"
+        return f"at {record.url}" if record else "not ready yet"
 
     @contextmanager
     def use(self) -> Iterator[IO[bytes]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -18,13 +19,19 @@ from sintonia.cli.library import fetch_with_bar, open_library
 from sintonia.cli.options import ServerOption
 from sintonia.cli.output import console, moment, table
 from sintonia.data.renderer import Renderer
+from sintonia.domain.models import ModelKind
 from sintonia.errors import InvalidValue, ModelNotFound
 from sintonia.settings import Settings
+
+if TYPE_CHECKING:
+    from sintonia.store import Store
 
 app = typer.Typer(help="List, fetch, add and delete models.", no_args_is_help=True)
 
 SYSTEM = "system"
 """Owner of the models that nobody here made."""
+
+PAGE_ITEMS = 500
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Model.")]
 
@@ -48,9 +55,12 @@ def list_models(server: ServerOption = None) -> None:
 
 @app.command()
 def pull(name: NameArgument) -> None:
-    """Fetch a base model of the catalog, unless it is there."""
+    """Fetch a base model of the catalog, unless it is there; again when its files are damaged."""
     library = open_library(settings_module.load())
-    base = fetch_with_bar(library, library.catalog.resolve(name).base, console())
+    wanted = library.catalog.resolve(name).base
+    if library.discard_damaged(wanted):
+        console().print(f"{wanted} was damaged on disk. It is fetched again.")
+    base = fetch_with_bar(library, wanted, console())
     console().print(
         f"{base.ref.name} is ready ({base.facts.license}, {base.facts.context_tokens:,} tokens)."
     )
@@ -108,10 +118,55 @@ def add_adapter(settings: Settings, name: str, folder: Path, base: str) -> None:
 
 @app.command()
 def delete(name: NameArgument, server: ServerOption = None) -> None:
-    """Delete a tuned model."""
-    with connect(settings_module.load(), server) as client:
-        client.delete_model(name)
+    """Delete a tuned or added model, or a base of this home that nothing needs."""
+    settings = settings_module.load()
+    library = open_library(settings)
+    if server is None and settings.home.exists():
+        refuse_needed(settings, name)
+    if server is None and library.holds(name):
+        library.remove(name)
+    else:
+        with connect(settings, server) as client:
+            client.delete_model(name)
+    if server is None:
+        library.remove_adapter(name)
     console().print(f"Model {name} is deleted.")
+
+
+def refuse_needed(settings: Settings, name: str) -> None:
+    """Raise ``InvalidValue`` when a tuned model or a job that is not over needs ``name``."""
+    # Not at start-up: the database's packages would slow every other command.
+    from sintonia.store import Store
+
+    ServerFolder(settings.home).make()
+    with closing(Store.open(settings)) as store:
+        needing = [*_models_over(store, name), *_jobs_from(store, name)]
+    if needing:
+        more = f" and {len(needing) - 3} more" if len(needing) > 3 else ""
+        raise InvalidValue(
+            f"Model {name}: {', '.join(needing[:3])}{more} still needs it. "
+            "Delete those models and cancel those jobs first, or wait for them.",
+            param="name",
+        )
+
+
+def _models_over(store: Store, base: str) -> Iterator[str]:
+    kinds = (ModelKind.TUNED, ModelKind.CHECKPOINT)
+    return (model.name for model in store.models.list(kinds=kinds) if model.base.name == base)
+
+
+def _jobs_from(store: Store, name: str) -> Iterator[str]:
+    after, has_more = None, True
+    while has_more:
+        page = store.jobs.list(after=after, limit=PAGE_ITEMS)
+        for job in page.items:
+            after = job.id
+            if not job.status.is_terminal and name in {
+                job.draft.base_model,
+                job.draft.parent_model,
+            }:
+                yield job.id
+        has_more = page.has_more
 
 
 def bases_table(library: Library) -> Table:

@@ -38,6 +38,11 @@ _NOT_JSON_LINES = (
     (re.compile(rb"PAR1"), "a Parquet file"),
 )
 """How files begin that are no JSON Lines at all; no JSON text begins like any of them."""
+_MAKE_LINES = (
+    "Write each example as one object on one line: python3 -c 'import json, sys; "
+    "rows = json.load(sys.stdin); rows = rows if isinstance(rows, list) else [rows]; "
+    "print(*map(json.dumps, rows), sep=chr(10))' < data.json > data.jsonl"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class JsonlReader:
     def __iter__(self) -> Iterator[Row]:
         content = self._file.readline(MAX_LINE_BYTES + 1)
         if other := _other_kind(content):
-            self._refuse_file(other)
+            self._refuse_file(other, "Convert it and upload again.", 1)
             return
         line = 1
         while content:
@@ -87,6 +92,9 @@ class JsonlReader:
             if line == 1:
                 content = content.removeprefix(_BYTE_ORDER_MARK)
             content = content.rstrip(_BLANK)
+            if self.num_rows == 0 and (document := _document_kind(content.lstrip(_BLANK))):
+                self._refuse_file(document, _MAKE_LINES, line)
+                return
             if not is_whole:
                 self._skip_line()
                 yield self._refused(line, f"line is longer than {MAX_LINE_BYTES:,} bytes")
@@ -101,11 +109,11 @@ class JsonlReader:
             if piece.endswith(b"\n"):
                 return
 
-    def _refuse_file(self, kind: str) -> None:
+    def _refuse_file(self, kind: str, remedy: str, line: int) -> None:
         """Note that the file is no JSON Lines, and read to its end for size and hash."""
         self.is_json_lines = False
-        text = f"The file is {kind}; it must be JSON Lines in UTF-8. Convert it and upload again."
-        self._problems.add(Problem(text, line=1))
+        text = f"The file is {kind}; it must be JSON Lines in UTF-8. {remedy}"
+        self._problems.add(Problem(text, line=line))
         while self._file.read(_CHUNK_BYTES):
             pass
 
@@ -174,6 +182,13 @@ def _hint(content: bytes) -> str:
     if content.strip() in (b"{", b"["):
         return "; each example must be one object on one line, without line breaks"
     return ""
+
+
+def _document_kind(content: bytes) -> str | None:
+    """Return what a file is whose first text shows that it is one JSON document."""
+    if content.startswith(b"["):
+        return "a JSON array"
+    return "a JSON object spread over lines" if content == b"{" else None
 
 
 def _other_kind(head: bytes) -> str | None:

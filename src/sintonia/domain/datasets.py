@@ -9,6 +9,9 @@ MIN_EXAMPLES = 10
 MAX_PROBLEMS_KEPT = 100
 """Problems beyond these are counted, not kept."""
 
+MAX_PROBLEMS_LISTED = 50
+"""So many are told one by one to those who cannot see the report itself."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -47,6 +50,12 @@ class DatasetReport:
     def is_valid(self) -> bool:
         """Tell whether the file can be trained on."""
         return self.num_problems == 0
+
+    def listing(self, limit: int = MAX_PROBLEMS_LISTED) -> tuple[str, ...]:
+        """Return one sentence for each problem up to ``limit``, and one for how many more."""
+        shown = tuple(problem.message for problem in self.problems[:limit])
+        more = self.num_problems - len(shown)
+        return (*shown, f"And {more} more problem{'s' if more > 1 else ''}.") if more else shown
 
     def summary(self, limit: int = 3) -> str:
         """Return the first problems in one sentence each, and how many more there are."""

@@ -28,7 +28,7 @@ class Hyperparameters:
     batch_size: IntOrAuto = AUTO
     """Rows per optimizer step, 1 to 256."""
     learning_rate_multiplier: FloatOrAuto = AUTO
-    """Scales the base model's own learning rate from the catalog; above 0."""
+    """Scales the base model's own learning rate from the catalog; above 0, at most 100."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ class ItemKind(StrEnum):
     RUN = "run"
     CACHE = "cache"
     DOWNLOAD = "download"
+    UPLOAD = "upload"
+    LOG = "log"
+    DATABASE = "database"
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,9 @@ def survey(settings: Settings, store: Store) -> list[Item]:
         *_runs(settings, jobs),
         *_caches(settings, jobs),
         *_downloads(settings),
+        *_uploads(settings),
+        *_logs(settings),
+        *_database(store),
     ]
 
 
@@ -103,10 +109,12 @@ def _files(store: Store) -> Iterator[Item]:
 
 
 def _orphans(store: Store) -> Iterator[Item]:
-    for name, size_bytes in store.files.orphans(YOUNG_SECONDS).items():
+    old = store.files.orphans(YOUNG_SECONDS)
+    for name, size_bytes in store.files.orphans(0).items():
         location = store.files.location(name)
-        why = "an upload that was never finished"
-        yield Item(ItemKind.ORPHAN, name, location, size_bytes, can_go=True, why=why)
+        is_old = name in old
+        why = "an upload that was never finished" if is_old else "it may be being written"
+        yield Item(ItemKind.ORPHAN, name, location, size_bytes, can_go=is_old, why=why)
 
 
 def _runs(settings: Settings, jobs: dict[str, Job]) -> Iterator[Item]:
@@ -133,6 +141,21 @@ def _downloads(settings: Settings) -> Iterator[Item]:
             continue
         removable = "it was left behind" if _is_old(path) else ""
         yield _folder_item(ItemKind.DOWNLOAD, path, removable, "it may be under way")
+
+
+def _uploads(settings: Settings) -> Iterator[Item]:
+    for folder in _children(settings.home / "uploads"):
+        yield _folder_item(ItemKind.UPLOAD, folder, "", "it is arriving; a new server clears it")
+
+
+def _logs(settings: Settings) -> Iterator[Item]:
+    for path in _children(settings.home / "logs"):
+        yield _folder_item(ItemKind.LOG, path, "", "it says what went wrong, and may be open")
+
+
+def _database(store: Store) -> Iterator[Item]:
+    for path in store.database_files():
+        yield _folder_item(ItemKind.DATABASE, path, "", "it knows all jobs, files and models")
 
 
 def _folder_item(kind: ItemKind, path: Path, why_removable: str, why_needed: str) -> Item:

@@ -36,6 +36,8 @@ from sintonia.store import Claim
 from sintonia.store.claims import Admission
 
 TRAINING, VALIDATION = "training_file", "validation_file"
+PROBLEMS_IN_ERROR = 3
+"""A job's error tells so many problems of a file; its events tell the others."""
 RESOLVED = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
 
@@ -76,9 +78,11 @@ def prepare_job(context: WorkerContext, claim: Claim) -> None:
     start = _find_start(context, claim, run)
     renderer = Renderer.from_folder(start.folder)
     checked = _check_files(context, claim, run, renderer)
-    problem = _problem_of(checked)
-    if problem is not None:
-        queue.fail(claim, problem)
+    field = _first_invalid(checked)
+    if field is not None:
+        report = checked[field].report
+        details = report.listing() if report.num_problems > 1 else ()
+        queue.fail(claim, _problem_of(field, report), details)
         return
     _warn(context, claim, checked)
     spec = plan(_plan_request(context, claim, start, renderer, checked))
@@ -196,19 +200,20 @@ def _copy_file(context: WorkerContext, file_id: str, path: Path, field: str) -> 
         )
 
 
-def _problem_of(checked: dict[str, _Data]) -> JobError | None:
-    """Return the error of the first file that cannot be used, all its problems counted."""
-    for field, data in checked.items():
-        report = data.report
-        if report.is_valid:
-            continue
-        is_short_only = report.num_problems == 1 and report.num_examples < MIN_EXAMPLES
-        if field == TRAINING and is_short_only and report.problems[0].line is None:
-            return JobError("invalid_n_examples", report.problems[0].message, field)
-        what = field.replace("_", " ")
-        message = f"The job failed due to an invalid {what}. {report.summary()}"
-        return JobError(f"invalid_{field}", message, field)
-    return None
+def _first_invalid(checked: dict[str, _Data]) -> str | None:
+    return next((field for field, data in checked.items() if not data.report.is_valid), None)
+
+
+def _problem_of(field: str, report: DatasetReport) -> JobError:
+    """Return the error of a file that cannot be used: the first problems, and all counted."""
+    is_short_only = report.num_problems == 1 and report.num_examples < MIN_EXAMPLES
+    if field == TRAINING and is_short_only and report.problems[0].line is None:
+        return JobError("invalid_n_examples", report.problems[0].message, field)
+    what = field.replace("_", " ")
+    message = f"The job failed due to an invalid {what}. {report.summary(PROBLEMS_IN_ERROR)}"
+    if report.num_problems > PROBLEMS_IN_ERROR:
+        message += ". The job's events name them one by one."
+    return JobError(f"invalid_{field}", message, field)
 
 
 def _warn(context: WorkerContext, claim: Claim, checked: dict[str, _Data]) -> None:

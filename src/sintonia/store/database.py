@@ -91,6 +91,15 @@ class Database:
                 "its permissions or the setting database_url, or bring it back from a backup."
             ) from problem
 
+    def files(self) -> list[Path]:
+        """Return SQLite's files, its journals among them; none of another kind of database."""
+        url = self._engine.url
+        if self._engine.dialect.name != "sqlite" or not url.database:
+            return []
+        path = Path(url.database)
+        parts = (path.with_name(path.name + end) for end in ("", "-wal", "-shm"))
+        return [part for part in parts if part.exists()]
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()

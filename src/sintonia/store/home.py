@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sintonia.settings import Settings
 from sintonia.store.blobs import Blobs, Limits
 from sintonia.store.database import Database
@@ -35,6 +37,10 @@ class Store:
         blobs = Blobs(settings.files, Limits(settings.max_file_bytes, settings.min_free_bytes))
         blobs.prepare()
         return cls(database, blobs)
+
+    def database_files(self) -> list[Path]:
+        """Return the files of an SQLite database; another one lies elsewhere."""
+        return self._database.files()
 
     def close(self) -> None:
         """Close all connections."""

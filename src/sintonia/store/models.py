@@ -8,7 +8,7 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from sintonia.domain.models import Model, ModelKind
-from sintonia.errors import ModelNotFound
+from sintonia.errors import InvalidValue, ModelNotFound
 from sintonia.store.database import Database
 from sintonia.store.rows import model_of, model_values
 from sintonia.store.tables import MODELS
@@ -17,14 +17,27 @@ ModelList = list[Model]
 
 
 class Models:
-    """The tuned models of one store. A deleted one keeps its row, so that no name comes back."""
+    """The tuned models of one store.
+
+    A deleted one keeps its row, so that what a job still says of it brings no name back; only
+    ``add`` gives such a name to another model.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def add(self, model: Model) -> None:
-        """Register a model."""
+        """Register a model; the name of a deleted one may be used again.
+
+        Raises ``InvalidValue`` for a name that is in use.
+        """
+        same = MODELS.c.name == model.name
         with self._database.write() as connection:
+            connection.execute(MODELS.delete().where(same, MODELS.c.deleted_at.is_not(None)))
+            if connection.scalar(sa.select(MODELS.c.seq).where(same)) is not None:
+                raise InvalidValue(
+                    f"Model name {model.name!r} is taken. Choose another.", param="name"
+                )
             connection.execute(MODELS.insert().values(model_values(model)))
 
     def get(self, name: str) -> Model:

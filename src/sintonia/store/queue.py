@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -232,12 +233,17 @@ class Queue:
             failpoints.reach("settle.commit")
             return read_job(connection, job_id)
 
-    def fail(self, claim: Claim, error: JobError) -> Job:
-        """Let a job fail for good, with an event that says why. Raises ``ClaimLost``."""
+    def fail(self, claim: Claim, error: JobError, details: Sequence[str] = ()) -> Job:
+        """Let a job fail for good, with an event that says why. Raises ``ClaimLost``.
+
+        ``details`` become events of their own before that one.
+        """
         job_id = claim.job.id
         with self._database.write() as connection:
             values = {"error": dataclasses.asdict(error)}
             finish_job(connection, claim, JobStatus.FAILED, values)
+            for detail in details:
+                insert_event(connection, job_id, detail, level=EventLevel.ERROR)
             insert_event(connection, job_id, error.message, level=EventLevel.ERROR)
             return read_job(connection, job_id)
 

@@ -120,7 +120,10 @@ def _problems(path: Path) -> str | None:
     The number of rows is checked when a job says whether the file is for training.
     """
     report = validate(path, min_examples=1)
-    return None if report.is_valid else f"Invalid file format. {report.summary()}"
+    if report.is_valid:
+        return None
+    first = f"Invalid file format. {report.summary()}"
+    return first if report.num_problems == 1 else "\n".join((first, *report.listing()))
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:

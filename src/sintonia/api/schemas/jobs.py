@@ -18,11 +18,11 @@ def _auto_tag(value: object) -> str:
 _Auto = Annotated[Literal["auto"], Tag("~auto")]
 _IntUpTo50 = Annotated[int, Field(ge=1, le=50), Tag("~number")]
 _IntUpTo256 = Annotated[int, Field(ge=1, le=256), Tag("~number")]
-_Positive = Annotated[float, Field(gt=0), Tag("~number")]
+_UpTo100 = Annotated[float, Field(gt=0, le=100), Tag("~number")]
 
 NEpochs = Annotated[_Auto | _IntUpTo50, Discriminator(_auto_tag)]
 BatchSize = Annotated[_Auto | _IntUpTo256, Discriminator(_auto_tag)]
-Multiplier = Annotated[_Auto | _Positive, Discriminator(_auto_tag)]
+Multiplier = Annotated[_Auto | _UpTo100, Discriminator(_auto_tag)]
 
 
 def _has_a_name(suffix: str) -> str:
