@@ -2,7 +2,8 @@
 
 ``reach(name)`` does nothing unless a composition root armed that name. An armed point kills
 the process with SIGKILL the N-th time it is reached, once: the marker file remembers that it
-has been done, so that the restarted process passes. With ``/TERM`` it asks the process to end.
+has been done, so that the restarted process passes. With ``/TERM`` it asks the process to end,
+with ``/FULL`` the disk is full there.
 
 The points: ``claim`` ``heartbeat`` ``launch`` ``step`` ``record.write`` ``checkpoint.open``
 ``checkpoint.write`` ``checkpoint.fsync`` ``checkpoint.rename`` ``checkpoint.dirsync``
@@ -12,6 +13,7 @@ The points: ``claim`` ``heartbeat`` ``launch`` ``step`` ``record.write`` ``check
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from dataclasses import dataclass, field
@@ -45,7 +47,8 @@ class _Armed:
     name: str = ""
     at: int = 0
     marker: Path = field(default_factory=Path)
-    signal: signal.Signals = signal.SIGKILL
+    signal: signal.Signals | None = signal.SIGKILL
+    """``None`` for a full disk."""
     reached: int = 0
 
 
@@ -53,12 +56,15 @@ _armed = _Armed()
 
 
 def arm(setting: str) -> None:
-    """Arm from a setting ``NAME@N:MARKER`` or ``NAME@N/TERM:MARKER``; an empty one disarms."""
+    """Arm from a setting ``NAME@N:MARKER``, where ``/TERM`` or ``/FULL`` may follow the number.
+
+    An empty one disarms.
+    """
     _armed.name = ""
     if setting:
         point, marker = setting.split(":", 1)
         point, _, ending = point.partition("/")
-        _armed.signal = signal.Signals[f"SIG{ending or 'KILL'}"]
+        _armed.signal = None if ending == "FULL" else signal.Signals[f"SIG{ending or 'KILL'}"]
         name, _, at = point.partition("@")
         if name not in NAMES:
             raise ValueError(f"failpoint {name!r} does not exist")
@@ -66,7 +72,10 @@ def arm(setting: str) -> None:
 
 
 def reach(name: str) -> None:
-    """Die, or be asked to end, here if this point is armed and due and has not been done before."""
+    """Do what was armed, if it is this point that was, it is due and has not been done before.
+
+    Raises ``OSError`` where the disk is to be full.
+    """
     if _armed.name != name:
         return
     _armed.reached += 1
@@ -76,4 +85,6 @@ def reach(name: str) -> None:
         os.close(os.open(_armed.marker, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return
+    if _armed.signal is None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.kill(os.getpid(), _armed.signal)

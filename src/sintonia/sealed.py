@@ -7,6 +7,7 @@ manifest with the sha256 of each of its files; the manifest is written last.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -19,16 +20,22 @@ from sintonia import failpoints
 from sintonia.errors import DamagedCheckpoint
 
 MANIFEST = "manifest.json"
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors that a full disk, or a full share of it, gives."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a whole file: temporary, fsync, rename, fsync of the folder."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk needs the room
+        raise
     sync_folder(path.parent)
 
 

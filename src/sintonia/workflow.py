@@ -89,8 +89,8 @@ def train(spec: TrainSpec, folder: str | Path) -> ExitRecord:
         spec.write(run.spec)
     elif read_spec(run.spec) != spec:
         raise InvalidValue(f"Folder {folder}: it holds a run with another plan. Choose another.")
-    attempt = 1 + len(list(run.path.glob("attempt-*")))
-    return run_attempt(run, run.attempt(attempt), StopRequest())
+    min_free_bytes = settings.load().min_free_bytes
+    return run_attempt(run, run.next_attempt(), StopRequest(), min_free_bytes=min_free_bytes)
 
 
 def base_numbers(base: BaseModel) -> BaseNumbers:

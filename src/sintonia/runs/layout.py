@@ -74,6 +74,11 @@ class RunFolder:
         """Return the folder of one launch; numbers begin at 1."""
         return AttemptFolder(self.path / f"attempt-{number}")
 
+    def next_attempt(self) -> AttemptFolder:
+        """Return the folder of a launch that comes after all that were made."""
+        names = (path.name.removeprefix("attempt-") for path in self.path.glob("attempt-*"))
+        return self.attempt(1 + max((int(name) for name in names if name.isdecimal()), default=0))
+
     def resume_points(self) -> list[Path]:
         """Return the folders to resume from, newest step first, unverified."""
         found = [*self.checkpoints.glob("step-*"), *self.snapshots.glob("step-*")]

@@ -2,6 +2,9 @@
 
 Numbers begin at 1 in each attempt. A step repeated after a resume is written again with the
 same content; whoever imports records lets the later attempt replace the earlier one.
+
+The exit record's room on the disk is taken when an attempt begins, so that a trainer that ends
+because the disk is full can say so. Where not even that much was free, an empty file says it.
 """
 
 from __future__ import annotations
@@ -16,7 +19,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sintonia import failpoints
-from sintonia.runs.layout import AttemptFolder, read_json, write_json
+from sintonia.errors import InsufficientStorage
+from sintonia.runs.layout import AttemptFolder, read_json, sync_folder
+from sintonia.sealed import FULL_DISK
+
+MAKE_ROOM = (
+    "Free space (`sintonia gc` shows what can go); the job resumes from its last checkpoint."
+)
+DISK_FULL = f"The disk is full. {MAKE_ROOM}"
+EXIT_BYTES = 16 * 1024
+"""Room that is kept for an exit record, whose message is what some library said."""
 
 
 class RecordKind(StrEnum):
@@ -69,6 +81,11 @@ class ExitRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
+_NO_ROOM = ExitRecord(
+    ExitStatus.FAILED, InsufficientStorage.default_code, DISK_FULL, is_retryable=True
+)
+
+
 class RecordWriter:
     """Appends records of one attempt; each line is one write, flushed at once."""
 
@@ -118,15 +135,47 @@ def _record(line: bytes) -> Record:
     return Record(value["number"], RecordKind(value["kind"]), value["time"], value["data"])
 
 
+def reserve_exit(attempt: AttemptFolder) -> None:
+    """Take the room that the exit record will need. Raises ``OSError`` when there is none."""
+    with _reserved(attempt).open("wb") as file:
+        file.write(b" " * EXIT_BYTES)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_exit(attempt: AttemptFolder, record: ExitRecord) -> None:
-    """Write ``exit.json``, atomically."""
-    failpoints.reach("exit.write")
-    write_json(attempt.exit, dataclasses.asdict(record))
+    """Write ``exit.json``, atomically, into the room that was reserved for it if any was.
+
+    Where there is none on a full disk, that is how the attempt ended, whatever ``record`` says.
+    """
+    reserved = _reserved(attempt)
+    content = json.dumps(dataclasses.asdict(record), indent=2, allow_nan=False).encode() + b"\n"
+    try:
+        failpoints.reach("exit.write")
+        with reserved.open("r+b" if reserved.exists() else "wb") as file:
+            file.write(content)
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
+        reserved.replace(attempt.exit)
+    except OSError as problem:
+        if problem.errno not in FULL_DISK:
+            raise
+        _full(attempt).touch()  # a name alone needs no room
+    sync_folder(attempt.path)
+
+
+def _reserved(attempt: AttemptFolder) -> Path:
+    return attempt.path / ".exit.json.reserved"
+
+
+def _full(attempt: AttemptFolder) -> Path:
+    return attempt.path / "exit.disk-is-full"
 
 
 def read_exit(attempt: AttemptFolder) -> ExitRecord | None:
     """Return how the attempt ended, or ``None`` when it has not said so."""
     if not attempt.exit.exists():
-        return None
+        return _NO_ROOM if _full(attempt).exists() else None
     value = read_json(attempt.exit)
     return ExitRecord(**{**value, "status": ExitStatus(value["status"])})

@@ -26,10 +26,13 @@ from sintonia.sealed import read_json, seal, verify, write_json
 from sintonia.training import model_card
 from sintonia.training.optimizer import load_state_tensors, state_tensors
 from sintonia.training.reporter import Reporter
+from sintonia.training.room import Room
 
 STATE_TENSORS = "state.safetensors"
 STATE = "state.json"
 SNAPSHOTS_KEPT = 2
+_COPIES = 3
+"""Of the trained tensors in a checkpoint: themselves and AdamW's two moments."""
 
 
 @dataclass
@@ -52,9 +55,10 @@ class Learner:
 class Checkpoints:
     """Writes and finds the checkpoints of one run."""
 
-    def __init__(self, run: RunFolder, spec: TrainSpec) -> None:
+    def __init__(self, run: RunFolder, spec: TrainSpec, room: Room) -> None:
         self._run = run
         self._spec = spec
+        self._room = room
         for folder in (run.checkpoints, run.snapshots):
             folder.mkdir(exist_ok=True)
             for torn in folder.glob(".*.work"):
@@ -100,6 +104,7 @@ class Checkpoints:
         return {}
 
     def _save(self, parent: Path, learner: Learner, metrics: Mapping[str, Any]) -> Path:
+        self._room.require(_size_bytes(learner))
         name = step_folder_name(learner.progress.step)
         work = parent / f".{name}.{os.getpid()}.work"
         work.mkdir()
@@ -123,6 +128,12 @@ class Checkpoints:
             "metrics": dict(metrics),
         }
         write_json(work / STATE, state)
+
+
+def _size_bytes(learner: Learner) -> int:
+    """Return about how large a checkpoint will be."""
+    trained = (p for p in learner.policy.model.parameters() if p.requires_grad)
+    return _COPIES * sum(p.numel() * p.element_size() for p in trained)
 
 
 def _keep_newest(folder: Path, number: int) -> None:

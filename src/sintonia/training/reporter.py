@@ -1,4 +1,4 @@
-"""The loop's only way to speak: numbered records in the attempt's folder."""
+"""The trainer's only way to speak: numbered records in the attempt's folder."""
 
 from __future__ import annotations
 
@@ -43,3 +43,30 @@ class Reporter:
     def close(self) -> None:
         """Make everything said so far durable."""
         self._writer.close()
+
+
+class EncodingProgress:
+    """Beats while rows are encoded, and now and then tells in words how far that is.
+
+    A few hundred megabytes take longer than a worker waits for a sign of life.
+    """
+
+    def __init__(
+        self, reporter: Reporter, what: str, num_rows: int, *, every_seconds: float = 10.0
+    ) -> None:
+        self._reporter = reporter
+        self._what = what
+        self._num_rows = num_rows
+        self._every_seconds = every_seconds
+        self._last_beat = self._last_word = time.monotonic()
+        self._told_rows = 0
+
+    def __call__(self, rows: int) -> None:
+        """``rows`` are encoded; 0 while another trainer does it."""
+        now = time.monotonic()
+        if now - self._last_beat >= min(1.0, self._every_seconds):
+            self._last_beat = now
+            self._reporter.beat()
+        if rows > self._told_rows and now - self._last_word >= self._every_seconds:
+            self._last_word, self._told_rows = now, rows
+            self._reporter.event(f"Encoding {self._what} rows: {rows:,} of {self._num_rows:,}")

@@ -1,4 +1,4 @@
-"""The trainer's command: ``python -m sintonia.training.run RUN_DIR --attempt N``.
+"""The trainer's command: ``python -m sintonia.training.run RUN_DIR [--attempt N]``.
 
 It needs nothing but the run's directory and the base model's folder: no server, no database.
 Whatever happens short of a kill, it leaves an exit record that says how it ended.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
+import dataclasses
 import fcntl
 import logging
 import os
@@ -21,7 +21,6 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from safetensors import SafetensorError
 
 from sintonia import failpoints, objectives, plugins, settings
 from sintonia.data.renderer import Renderer
@@ -29,6 +28,7 @@ from sintonia.data.samples import EncodingRules, Samples, load_samples
 from sintonia.errors import (
     AlreadyRunning,
     InsufficientStorage,
+    InvalidValue,
     RefusedModel,
     SintoniaError,
     TrainerFailed,
@@ -37,13 +37,14 @@ from sintonia.models import adapters
 from sintonia.models.load import load_base
 from sintonia.models.policy import Policy
 from sintonia.runs.layout import AttemptFolder, RunFolder, step_folder_name
-from sintonia.runs.records import ExitRecord, ExitStatus, write_exit
-from sintonia.runs.spec import DataRef, TrainSpec, read_spec
-from sintonia.sealed import hash_file, read_json, verify, write_json
+from sintonia.runs.records import ExitRecord, ExitStatus, reserve_exit, write_exit
+from sintonia.runs.spec import DataRef, Origin, TrainSpec, read_spec
+from sintonia.sealed import MANIFEST, hash_file, read_json, verify, write_json
 from sintonia.training.checkpoint import Checkpoints, Learner, Progress
 from sintonia.training.loop import Ending, Run, train
 from sintonia.training.optimizer import build_optimizer
-from sintonia.training.reporter import Reporter
+from sintonia.training.reporter import EncodingProgress, Reporter
+from sintonia.training.room import Room, disk_full, is_disk_full
 
 
 class StopRequest:
@@ -61,15 +62,25 @@ class StopRequest:
         self.is_set = True
 
 
-def run_attempt(folder: RunFolder, attempt: AttemptFolder, stop: StopRequest) -> ExitRecord:
+def run_attempt(
+    folder: RunFolder, attempt: AttemptFolder, stop: StopRequest, *, min_free_bytes: int
+) -> ExitRecord:
     """Run or resume the training of ``folder`` and write how it ended.
 
-    Raises ``AlreadyRunning`` when another trainer holds the run; that one's record stands.
+    Raises ``AlreadyRunning`` when another trainer holds the run, and ``InvalidValue`` for an
+    attempt that was made before: what those wrote stands.
     """
     attempt.path.mkdir(exist_ok=True)
     with _locked(folder):
+        if attempt.records.exists():
+            raise InvalidValue(
+                f"Attempt {attempt.number} of {folder.path.name}: it was made before. "
+                "Leave --attempt out to make the next one.",
+                param="attempt",
+            )
         try:
-            record = _train(folder, attempt, stop)
+            reserve_exit(attempt)
+            record = _train(folder, attempt, stop, Room(folder.path, min_free_bytes))
         # The one broad handler of the trainer: whatever it is, the run's directory says so.
         except Exception as problem:  # noqa: BLE001
             with contextlib.suppress(OSError):  # the disk may be full
@@ -79,12 +90,13 @@ def run_attempt(folder: RunFolder, attempt: AttemptFolder, stop: StopRequest) ->
     return record
 
 
-def _train(folder: RunFolder, attempt: AttemptFolder, stop: StopRequest) -> ExitRecord:
+def _train(folder: RunFolder, attempt: AttemptFolder, stop: StopRequest, room: Room) -> ExitRecord:
     spec = read_spec(folder.spec)
     reporter = Reporter(attempt)
     try:
-        _fix_threads(folder, spec)
-        run, metrics = _prepare(folder, spec, reporter, stop)
+        room.require()
+        spec = dataclasses.replace(spec, threads=_fix_threads(folder, spec))
+        run, metrics = _prepare(folder, spec, reporter, stop, room)
         ending, last = train(run, dict(metrics))
     finally:
         reporter.close()
@@ -100,22 +112,23 @@ def _train(folder: RunFolder, attempt: AttemptFolder, stop: StopRequest) -> Exit
 
 
 def _prepare(
-    folder: RunFolder, spec: TrainSpec, reporter: Reporter, stop: StopRequest
+    folder: RunFolder, spec: TrainSpec, reporter: Reporter, stop: StopRequest, room: Room
 ) -> tuple[Run, Mapping[str, float]]:
     """Load model and data and restore the newest checkpoint."""
     base = Path(spec.base.folder)
     verify(base)
-    if hash_file(base / "manifest.json") != spec.base.sha256:
+    if hash_file(base / MANIFEST) != spec.base.sha256:
         raise RefusedModel(f"Base model {spec.base.name} changed since the job was planned.")
     renderer = Renderer.from_folder(base)
     if renderer.template_sha256 != spec.template_sha256:
         raise RefusedModel(f"The chat template of {spec.base.name} changed since planning.")
-    training = _samples(folder, spec, spec.training, renderer)
-    validation = _samples(folder, spec, spec.validation, renderer) if spec.validation else None
+    encoder = _Encoder(folder, spec, renderer, reporter)
+    training = encoder.samples(spec.training, "training")
+    validation = encoder.samples(spec.validation, "validation") if spec.validation else None
     reporter.beat()
     learner = _learner(spec)
     reporter.beat()
-    checkpoints = Checkpoints(folder, spec)
+    checkpoints = Checkpoints(folder, spec, room)
     metrics = checkpoints.resume(learner, reporter)
     objective = plugins.load(objectives, spec.objective)
     run = Run(
@@ -133,35 +146,53 @@ def _prepare(
 
 def _learner(spec: TrainSpec) -> Learner:
     model = load_base(Path(spec.base.folder))
-    adapters.attach(model, spec.lora)
+    are_guessed = spec.origins.get("lora") is not Origin.GIVEN
+    adapters.attach(model, spec.lora, are_guessed=are_guessed)
     adapters.reset(model, spec.seed)
     if spec.parent is not None:
         parent = Path(spec.parent.folder)
         verify(parent)
+        if hash_file(parent / MANIFEST) != spec.parent.sha256:
+            raise RefusedModel(
+                f"Model {spec.parent.model}, which training goes on from, changed since the job "
+                "was planned. Make a new job."
+            )
         adapters.load(model, parent)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return Learner(Policy(model), build_optimizer(trained, spec.optimizer), Progress())
 
 
-def _samples(folder: RunFolder, spec: TrainSpec, data: DataRef, renderer: Renderer) -> Samples:
-    cache = Path(spec.cache_folder) if spec.cache_folder else folder.path / "cache"
-    rules = EncodingRules(spec.context_tokens, spec.truncate)
-    return load_samples(folder.path / data.path, data.sha256, renderer, rules, cache)
+@dataclasses.dataclass(frozen=True)
+class _Encoder:
+    """Encodes the run's files, with signs of life."""
+
+    folder: RunFolder
+    spec: TrainSpec
+    renderer: Renderer
+    reporter: Reporter
+
+    def samples(self, data: DataRef, what: str) -> Samples:
+        spec, path = self.spec, self.folder.path
+        cache = Path(spec.cache_folder) if spec.cache_folder else path / "cache"
+        rules = EncodingRules(spec.context_tokens, spec.truncate)
+        progress = EncodingProgress(self.reporter, what, data.num_examples)
+        found = load_samples(path / data.path, data.sha256, self.renderer, rules, cache, progress)
+        self.reporter.beat()
+        return found
 
 
-def _fix_threads(folder: RunFolder, spec: TrainSpec) -> None:
+def _fix_threads(folder: RunFolder, spec: TrainSpec) -> int:
     """Use the number of threads of the first attempt: sums depend on how they are split."""
     if not folder.measured.exists():
         write_json(folder.measured, {"threads": spec.threads or os.cpu_count() or 1})
-    torch.set_num_threads(read_json(folder.measured)["threads"])
+    threads: int = read_json(folder.measured)["threads"]
+    torch.set_num_threads(threads)
+    return threads
 
 
 def _failure(problem: Exception) -> ExitRecord:
-    if _is_disk_full(problem):
-        problem = InsufficientStorage(
-            "The disk is full. Free space (`sintonia gc` shows what can go); "
-            "the job resumes from its last checkpoint."
-        )
+    if is_disk_full(problem):
+        problem = disk_full()
     if isinstance(problem, MemoryError) or "can't allocate memory" in str(problem):
         problem = TrainerFailed("The trainer ran out of memory.", code="out_of_memory")
     if isinstance(problem, SintoniaError):
@@ -173,13 +204,6 @@ def _failure(problem: Exception) -> ExitRecord:
         "server_error",
         f"The trainer met an unexpected error ({type(problem).__name__}); its output has more.",
     )
-
-
-def _is_disk_full(problem: Exception) -> bool:
-    """Tell a full disk, which safetensors reports as an error of its own kind."""
-    if isinstance(problem, OSError):
-        return problem.errno == errno.ENOSPC
-    return isinstance(problem, SafetensorError) and f"os error {errno.ENOSPC}" in str(problem)
 
 
 @contextmanager
@@ -196,16 +220,23 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run, return the exit status (0 when not failed)."""
     parser = argparse.ArgumentParser(prog="sintonia.training.run", description=__doc__)
     parser.add_argument("run_folder", type=Path)
-    parser.add_argument("--attempt", type=int, default=1)
+    parser.add_argument(
+        "--attempt", type=int, help="number of this start; the next one if left out"
+    )
     given = parser.parse_args(arguments)
-    failpoints.arm(settings.load().failpoint)
+    chosen = settings.load()
+    failpoints.arm(chosen.failpoint)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     stop = StopRequest()
     stop.install()
     folder = RunFolder(given.run_folder)
+    if not folder.spec.is_file():
+        sys.stderr.write(f"Folder {folder.path}: it holds no run (spec.json is missing).\n")
+        return 1
+    attempt = folder.next_attempt() if given.attempt is None else folder.attempt(given.attempt)
     try:
-        record = run_attempt(folder, folder.attempt(given.attempt), stop)
-    except AlreadyRunning as problem:
+        record = run_attempt(folder, attempt, stop, min_free_bytes=chosen.min_free_bytes)
+    except (AlreadyRunning, InvalidValue) as problem:
         sys.stderr.write(f"{problem.message}\n")
         return 1
     return int(record.status is ExitStatus.FAILED)
