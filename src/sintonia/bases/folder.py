@@ -20,6 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sintonia.bases.context import context_of
 from sintonia.bases.inspection import CONFIG, TOKENIZER, read_object
 from sintonia.data.renderer import Renderer
 from sintonia.domain.models import BaseRef
@@ -66,6 +67,8 @@ class BaseFacts:
     """Stands before a raw prompt that is empty."""
     source: str
     """In words: which wheel, repository or folder it came from."""
+    context_note: str = ""
+    """Why ``context_tokens`` is less than the model's own config says; kept only where it is."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def read_base(folder: Path) -> BaseModel | None:
 
 def read_facts(folder: Path) -> BaseFacts:
     """Read ``sintonia.json`` of a base or of a tuned model."""
-    stored = read_json(folder / FACTS)
+    stored = {"context_note": "", **read_json(folder / FACTS)}
     known = {field.name: stored[field.name] for field in dataclasses.fields(BaseFacts)}
     return BaseFacts(**{**known, "stop_tokens": tuple(stored["stop_tokens"])})
 
@@ -159,7 +162,10 @@ def finish(folder: Path, final: Path, facts: BaseFacts) -> BaseModel:
 
     Raises ``RefusedModel`` when its chat could not be rendered: a template that is not Jinja.
     """
-    write_json(folder / FACTS, dataclasses.asdict(facts))
+    stored = dataclasses.asdict(facts)
+    if not facts.context_note:
+        del stored["context_note"]  # the same model has the same hash as before there were notes
+    write_json(folder / FACTS, stored)
     try:
         Renderer.from_folder(folder)
     except (InvalidValue, ValueError) as problem:
@@ -187,11 +193,12 @@ def describe(folder: Path, given: Mapping[str, Any]) -> BaseFacts:
         raise RefusedModel(
             "The model names no end token that its tokenizer has. Add eos_token_id to config.json."
         )
-    length = config.get("max_position_embeddings") or config.get("n_positions")
+    context = context_of(config)
     bos_token = tokens.known(tokenizer.get("bos_token")) or tokens.text(config.get("bos_token_id"))
     facts: dict[str, Any] = {
         "license": "unknown",
-        "context_tokens": length,
+        "context_tokens": context.tokens,
+        "context_note": context.note,
         "stop_tokens": stop_tokens,
         "bos_token": bos_token,
         **given,
