@@ -11,6 +11,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from pathlib import Path
 
 from sintonia import catalog, settings
@@ -59,12 +62,15 @@ def plan(
     seed: int = 0,
     truncate: bool = False,
 ) -> TrainSpec:
-    """Resolve everything that a run needs. Raises ``InvalidData`` for a file with problems."""
+    """Resolve everything that a run needs. The same plan has the same ``run_id``.
+
+    Raises ``InvalidData`` for a file with problems and ``InvalidValue`` for a seed out of range.
+    """
     for checked in (report, validation):
         if checked is not None and not checked.is_valid:
             raise InvalidData(f"{Path(checked.path).name}: {checked.summary()}")
     request = PlanRequest(
-        run_id="local",
+        run_id="",
         method=Method(hyperparameters=hyperparameters or Hyperparameters()),
         base=base_numbers(pull(base)),
         training=_data(report),
@@ -73,7 +79,7 @@ def plan(
         truncate=truncate,
         settings=RunSettings(cache_folder=str(settings.load().home / "cache" / "samples")),
     )
-    return make_plan(request)
+    return _named(make_plan(request))
 
 
 def train(spec: TrainSpec, folder: str | Path) -> ExitRecord:
@@ -103,6 +109,12 @@ def base_numbers(base: BaseModel) -> BaseNumbers:
         template_sha256=Renderer.from_folder(folder).template_sha256,
         lora_targets=linear_layers(folder),
     )
+
+
+def _named(spec: TrainSpec) -> TrainSpec:
+    """Return ``spec`` with an id made of its content, so that planning again resumes the run."""
+    content = json.dumps(dataclasses.asdict(spec), sort_keys=True).encode()
+    return dataclasses.replace(spec, run_id=f"run-{hashlib.sha256(content).hexdigest()[:24]}")
 
 
 def _data(report: DatasetReport) -> DataRef:

@@ -6,6 +6,7 @@ import pytest
 
 from sintonia.domain.methods import Hyperparameters, Method
 from sintonia.domain.models import BaseRef
+from sintonia.errors import InvalidValue
 from sintonia.runs.plan import BaseNumbers, PlanRequest, auto_batch_size, auto_epochs, plan
 from sintonia.runs.spec import DataRef, LoraSettings, Origin, read_spec
 
@@ -68,3 +69,11 @@ def test_a_spec_is_the_same_after_a_round_trip_through_its_file(tmp_path):
     spec = plan(request(160, validation=True))
     spec.write(tmp_path / "spec.json")
     assert read_spec(tmp_path / "spec.json") == spec
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, True, "7"])
+def test_a_seed_out_of_range_is_refused_in_words(seed):
+    with pytest.raises(InvalidValue, match="integer from 0 to 4294967295") as refused:
+        plan(dataclasses.replace(request(100), seed=seed))
+    assert refused.value.param == "seed"
+    assert plan(dataclasses.replace(request(100), seed=2**32 - 1)).seed == 2**32 - 1

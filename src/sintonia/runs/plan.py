@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sintonia.domain.methods import AUTO, Hyperparameters, Method, MethodType
 from sintonia.domain.models import BaseRef
+from sintonia.errors import InvalidValue
 from sintonia.runs.spec import (
     AdapterRef,
     DataRef,
@@ -39,6 +40,7 @@ WARMUP_PART = 0.06
 MAX_WARMUP_STEPS = 100
 VALIDATIONS_A_RUN = 20
 MICRO_BATCH_TOKENS = 2048
+SEEDS = 2**32
 
 OBJECTIVES = {MethodType.SUPERVISED: "sft"}
 """The objective of each of OpenAI's methods."""
@@ -82,7 +84,14 @@ class PlanRequest:
 
 
 def plan(request: PlanRequest) -> TrainSpec:
-    """Resolve every value; ``origins`` says where each came from."""
+    """Resolve every value; ``origins`` says where each came from.
+
+    Raises ``InvalidValue`` for a seed that random generators do not take.
+    """
+    if type(request.seed) is not int or not 0 <= request.seed < SEEDS:
+        raise InvalidValue(
+            f"Seed {request.seed!r}: must be an integer from 0 to {SEEDS - 1}.", param="seed"
+        )
     chosen = _Chosen(request.method.hyperparameters)
     rows = request.training.num_examples
     n_epochs = chosen.value("n_epochs", auto_epochs(rows), Origin.DERIVED)

@@ -77,7 +77,7 @@ class TrainSpec:
     """A fully resolved training run."""
 
     run_id: str
-    """The job's id, or the folder's name for a run without a platform."""
+    """The job's id; for a run without a platform a hash of the plan."""
     objective: str
     """A member of ``objectives/``."""
     base: BaseRef
