@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
@@ -14,26 +13,8 @@ import httpx
 import pytest
 
 from sintonia import catalog
-from sintonia.bases.inspection import check_base
 from sintonia.bases.library import Library
 from sintonia.errors import CorruptDownload, DownloadFailed, InvalidValue, ModelNotFound
-from sintonia.errors import RefusedModel as Refused
-
-
-@pytest.fixture
-def library(tmp_path) -> Library:
-    home = tmp_path / "home"
-    home.mkdir()
-    return Library(home, catalog.load())
-
-
-@pytest.fixture
-def folder(tiny_folder, tmp_path) -> Path:
-    return Path(shutil.copytree(tiny_folder, tmp_path / "given"))
-
-
-def edit(path: Path, **values) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 def test_an_added_folder_is_found_again_with_its_facts(library, folder):
@@ -61,40 +42,6 @@ def test_a_folder_without_a_manifest_does_not_exist(library, folder):
 def test_a_name_that_is_no_plain_name_or_is_taken_is_refused(library, folder, name):
     with pytest.raises(InvalidValue):
         library.add(name, folder)
-
-
-def test_code_in_a_folder_is_refused_with_the_reason(folder):
-    (folder / "modeling_evil.py").write_text("raise SystemExit")
-    with pytest.raises(Refused, match=r"modeling_evil\.py"):
-        check_base(folder)
-
-
-def test_a_config_that_asks_for_code_is_refused(folder):
-    edit(folder / "config.json", auto_map={"AutoModel": "evil.Model"})
-    with pytest.raises(Refused, match="auto_map"):
-        check_base(folder)
-
-
-def test_a_folder_of_pickles_only_is_refused_and_says_what_to_do(folder):
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(Refused, match="convert them to safetensors"):
-        check_base(folder)
-
-
-def test_all_reasons_are_given_at_once(folder):
-    (folder / "tokenizer.json").unlink()
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(Refused) as refused:
-        check_base(folder)
-    assert "tokenizer.json is missing" in refused.value.message
-    assert "no *.safetensors" in refused.value.message
-
-
-def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
-    (tmp_path / "secret").write_text("s")
-    (folder / "notes.json").symlink_to(tmp_path / "secret")
-    with pytest.raises(Refused, match="outside"):
-        check_base(folder)
 
 
 def test_an_unknown_name_is_not_fetched(library):
@@ -161,48 +108,6 @@ def test_the_fetch_command_answers_in_words(tmp_path):
     assert done.returncode == 1
     assert "does not exist" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.fixture
-def adapter(tiny_folder, tmp_path) -> Path:
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(tiny_folder)
-    config = LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
-    get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
-    return tmp_path / "adapter"
-
-
-def test_an_adapter_is_taken_in_over_its_base(library, folder, adapter):
-    base = library.add("mine", folder)
-    model = library.add_adapter("tuned-elsewhere", adapter, "mine", "t" * 64)
-    assert model.base == base.ref
-    assert (Path(model.folder) / "chat_template.jinja").exists()
-    with pytest.raises(InvalidValue, match="taken"):
-        library.add_adapter("tuned-elsewhere", adapter, "mine", "t" * 64)
-
-
-def test_an_adapter_for_another_base_is_refused_by_layer(library, folder, adapter, tmp_path):
-    from tiny_models import save_tiny
-
-    save_tiny("gpt2", tmp_path / "other", '{"version": "1.0"}')
-    shutil.copyfile(folder / "tokenizer.json", tmp_path / "other" / "tokenizer.json")
-    library.add("other", tmp_path / "other")
-    with pytest.raises(Refused, match="another base"):
-        library.add_adapter("x", adapter, "other", "t" * 64)
-
-
-def test_an_adapter_of_another_kind_is_refused(library, folder, adapter):
-    library.add("mine", folder)
-    edit(adapter / "adapter_config.json", use_dora=True)
-    with pytest.raises(Refused, match="use_dora"):
-        library.add_adapter("x", adapter, "mine", "t" * 64)
-
-
-def test_an_adapter_is_not_added_as_a_whole_model(library, adapter):
-    with pytest.raises(Refused):
-        library.add("x", adapter)
 
 
 def test_the_same_model_has_the_same_hash_wherever_and_whenever_it_is_added(folder, tmp_path):

@@ -64,6 +64,16 @@ def test_only_what_nothing_needs_can_go(store, given, jobs):
     assert run.size_bytes == 1000
 
 
+def test_a_base_that_nothing_needs_says_how_it_can_go(store, given, jobs):
+    def why() -> str:
+        return next(item.why for item in survey(given, store) if item.kind is ItemKind.BASE)
+
+    store.jobs.cancel(jobs[1].id)
+    assert why() == "a tuned model or a job needs it"
+    store.models.delete("ft:kept")
+    assert "`sintonia models delete tiny`" in why()
+
+
 def test_the_survey_shows_all_that_a_server_writes(store, given, jobs):
     (given.home / "uploads" / "arriving").mkdir(parents=True)
     (given.home / "uploads" / "arriving" / "part").write_bytes(b"x" * 10)

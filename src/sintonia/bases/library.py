@@ -177,6 +177,13 @@ class Library:
         with self._downloads.held(name):
             _remove(self._folder / name)
 
+    def remove_adapter(self, name: str) -> None:
+        """Remove an added adapter that no record names any more, so that its name is free."""
+        folder = self.home / "models" / "tuned" / name
+        if _NAME.match(name) and folder.exists():
+            with self._downloads.held(name):
+                _remove(folder)
+
     def discard_damaged(self, name: str) -> bool:
         """Remove a fetched model that is not what it was sealed as; tell whether there was one.
 

@@ -29,8 +29,8 @@ _UNLIKE_LORA = (
     "velora_config",
 )
 """Options that scale, shape or add to the update otherwise."""
-_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
-"""Other initialisations (PiSSA, OLoRA, CorDA, LoftQ ...) change the base's own weights."""
+_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal")
+"""Other initialisations (PiSSA, OLoRA, CorDA, LoftQ ...) change the base's weights or its ranks."""
 
 
 def unlike_lora(config: Mapping[str, Any]) -> str | None:
@@ -44,7 +44,7 @@ def unlike_lora(config: Mapping[str, Any]) -> str | None:
         return "it trained biases (bias), which are not served"
     start = config.get("init_lora_weights", True)
     if start not in _PLAIN_STARTS:
-        return f"it began with init_lora_weights={start!r}, which alters the base's weights"
+        return f"it began with init_lora_weights={start!r}, which may alter the base's weights"
     return _wrong_size(config)
 
 

@@ -128,8 +128,8 @@ def delete(name: NameArgument, server: ServerOption = None) -> None:
     else:
         with connect(settings, server) as client:
             client.delete_model(name)
-    if server is None:
-        library.remove_adapter(name)
+        if server is None:
+            library.remove_adapter(name)
     console().print(f"Model {name} is deleted.")
 
 

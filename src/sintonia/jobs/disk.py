@@ -56,7 +56,7 @@ def survey(settings: Settings, store: Store) -> list[Item]:
     """Return everything of a home that takes space, by kind."""
     jobs = _all_jobs(store)
     return [
-        *_bases(settings),
+        *_bases(settings, store, jobs),
         *_tuned(settings, store, jobs),
         *_files(store),
         *_orphans(store),
@@ -82,9 +82,14 @@ def remove(items: Iterable[Item]) -> int:
     return freed_bytes
 
 
-def _bases(settings: Settings) -> Iterator[Item]:
+def _bases(settings: Settings, store: Store, jobs: dict[str, Job]) -> Iterator[Item]:
+    kinds = (ModelKind.TUNED, ModelKind.CHECKPOINT)
+    needed = {model.base.name for model in store.models.list(kinds=kinds)}
+    needed |= {job.draft.base_model for job in jobs.values() if not job.status.is_terminal}
     for folder in _children(settings.home / "models" / "base"):
-        yield _folder_item(ItemKind.BASE, folder, "", "tuned models and new jobs need it")
+        unused = f"no model or job needs it; `sintonia models delete {folder.name}` removes it"
+        why = "a tuned model or a job needs it" if folder.name in needed else unused
+        yield _folder_item(ItemKind.BASE, folder, "", why)
 
 
 def _tuned(settings: Settings, store: Store, jobs: dict[str, Job]) -> Iterator[Item]:
