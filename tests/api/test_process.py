@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -66,6 +67,44 @@ def test_the_process_serves_until_its_input_closes(home, port):
             with httpx.stream("POST", f"{url}/v1/completions", json={**body, "stream": True}) as s:
                 assert s.read().decode().endswith("data: [DONE]\n\n")
     assert not answers(url)
+
+
+NO_HTTP = [
+    b"GET /health HTTP/1.1\r\n\r\n",
+    b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n",
+    b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\0evil\r\n\r\n",
+    b"GET /\xff HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    b"garbage\r\n\r\n",
+    b"\x16\x03\x01\x02\x00",
+    b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: many\r\n\r\n",
+    b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+]
+
+
+def test_what_is_no_http_gets_the_envelope_and_the_server_lives_on(home, port):
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "sintonia.api", "--port", str(port)]
+    environment = {**os.environ, "SINTONIA_HOME": str(home), "SINTONIA_ENGINE": "echo"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+        try:
+            wait_until(lambda: answers(url))
+            for request in NO_HTTP:
+                head, _, body = exchange(port, request).partition(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 400 "), request
+                assert b"x-request-id: req_" in head
+                assert json.loads(body)["error"]["code"] == "invalid_http"
+            assert answers(url)
+        finally:
+            process.terminate()
+            log = process.stderr.read()
+    assert b"Traceback" not in log
+
+
+def exchange(port: int, request: bytes) -> bytes:
+    """Send bytes and return all that comes back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(request)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def test_a_setting_that_cannot_be_understood_is_told_without_a_stack(home):

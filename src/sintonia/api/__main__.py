@@ -11,6 +11,7 @@ import uvicorn
 from sintonia import failpoints, parent
 from sintonia import settings as settings_module
 from sintonia.api.app import create_app
+from sintonia.api.protocol import EnvelopeProtocol
 from sintonia.api.services import open_services
 from sintonia.errors import SintoniaError
 from sintonia.settings import Settings
@@ -27,7 +28,7 @@ def run(settings: Settings, *, until_stdin_closes: bool = False) -> None:
             create_app(services),
             host=settings.host,
             port=settings.port,
-            http="h11",
+            http=EnvelopeProtocol,
             ws="none",
             log_level="warning",
             access_log=False,
