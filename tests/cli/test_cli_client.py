@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sintonia import cli
 from sintonia.cli.client import Client, server_url
 from sintonia.errors import InvalidValue, RemoteError, ServerUnreachable
 
@@ -120,7 +121,58 @@ def test_a_silent_address_says_how_to_start_a_server():
             client.models()
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "", "http://"])
+@pytest.mark.parametrize(
+    ("status", "body", "headers"),
+    [
+        (200, b"<html>nginx</html>", {}),
+        (302, b"", {"Location": "/login"}),
+        (404, b"<html>nginx</html>", {}),
+        (200, {}, {}),
+        (200, [], {}),
+        (200, {"data": 5}, {}),
+        (200, b"no gzip", {"Content_Encoding": "gzip"}),
+    ],
+)
+def test_a_command_refuses_a_named_server_that_is_not_sintonia(
+    url, home, capfd, status, body, headers
+):
+    ANSWERS.clear()
+    answer("/v1/fine_tuning/jobs?limit=1", status, body, **headers)
+    for command in (["jobs", "list"], ["jobs", "follow", "ftjob-x"], ["chat", "m", "hello"]):
+        assert cli.main([*command, "--server", url]) == 1
+        err = capfd.readouterr().err
+        assert "address of a Sintonia server?" in err
+        assert "Sintonia itself" not in err
+
+
+def test_a_named_server_that_is_silent_is_told_and_not_waited_for(home, capfd):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    assert cli.main(["jobs", "follow", "ftjob-x", "--server", address]) == 1
+    assert "No server answers at" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("event", [b"{broken", b"[]", b"5"])
+def test_a_broken_event_of_a_stream_is_told_in_words(client, event):
+    answer("/v1/chat/completions", 200, b"data: " + event + b"\n\n")
+    with pytest.raises(RemoteError, match="broken event"):
+        list(client.chat({}))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "ftp://x",
+        "",
+        "http://",
+        "http://[::1",
+        "http://x:port",
+        "http://x:99999",
+        "http://\u2603.x:1",
+        "http://a\x01b",
+    ],
+)
 def test_what_is_no_url_is_refused(url):
     with pytest.raises(InvalidValue, match="must be a URL"):
         server_url(url)

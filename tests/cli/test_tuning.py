@@ -129,7 +129,7 @@ def test_the_demo_tunes_asks_and_compares_through_the_sdk(server, tickets):
     screen = Console(file=io.StringIO(), width=200, markup=False)
     watch = Stopwatch()
 
-    result = run_demo(Plan(tickets, epochs=1, model="tiny"), server, screen, watch)
+    _, result = run_demo(Plan(tickets, epochs=1, model="tiny"), server, screen, watch)
 
     text = screen.file.getvalue()
     assert result.model.startswith("ft:tiny:personal:tickets:")

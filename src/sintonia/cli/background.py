@@ -35,6 +35,7 @@ def connect(settings: Settings, server: str | None = None) -> Iterator[Client]:
     """Give a client of the server to use. Raises ``ServerUnreachable``."""
     if server is not None:
         with Client(server) as client:
+            client.check()
             yield client
         return
     folder = ServerFolder(settings.home)

@@ -25,6 +25,9 @@ TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 """Seconds."""
 CHAT_TIMEOUT = httpx.Timeout(300.0, connect=5.0)
 """The first token may have to wait for the model to be loaded."""
+CHECK_TIMEOUT = httpx.Timeout(15.0, connect=5.0)
+"""An address that is no server at all is told soon."""
+NOT_OURS = "Is this the address of a Sintonia server?"
 
 
 class Client:
@@ -54,6 +57,16 @@ class Client:
             return self._http.get(path).status_code == 200
         except httpx.HTTPError:
             return False
+
+    def check(self) -> None:
+        """Raise ``ServerUnreachable`` or ``RemoteError`` unless a Sintonia server answers."""
+        query = {"limit": 1}
+        page = self._json("GET", "fine_tuning/jobs", params=query, timeout=CHECK_TIMEOUT)
+        if not isinstance(page.get("data"), list):
+            raise RemoteError(
+                f"The server at {self.url} does not answer as Sintonia does. {NOT_OURS}",
+                http_status=200,
+            )
 
     def upload(self, path: Path, purpose: str = "fine-tune") -> Json:
         """Upload a file and return the file object."""
@@ -119,7 +132,7 @@ class Client:
                 data = line.removeprefix("data:").strip()
                 if not line.startswith("data:") or data == "[DONE]":
                     continue
-                yield from _delta(json.loads(data))
+                yield from _delta(_event(data))
 
     def _json(self, method: str, path: str, **content: Any) -> Json:
         with self._reached():
@@ -133,7 +146,7 @@ class Client:
             self._reached(),
             self._http.stream(method, f"v1/{path}", **content) as answer,
         ):
-            if answer.is_error:
+            if not answer.is_success:
                 answer.read()
             _raise_for(answer)
             yield answer
@@ -151,14 +164,19 @@ class Client:
     def _reached(self) -> Iterator[None]:
         try:
             yield
-        except httpx.TransportError as problem:
+        except httpx.RequestError as problem:
             raise ServerUnreachable(_why(self.url, problem)) from None
 
 
 def server_url(url: str) -> str:
     """Return ``url`` without a trailing slash and ``/v1``; raise ``InvalidValue`` for no URL."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):  # no number as its port, no such host name, ...
+        is_url = False
+    if not is_url:
         raise InvalidValue(
             f"Server {url}: must be a URL such as http://127.0.0.1:8000.", param="server"
         )
@@ -185,6 +203,17 @@ def _part(text: str) -> str:
     return quote(text, safe=":")
 
 
+def _event(data: str) -> Json:
+    """Return what an event of a stream says."""
+    try:
+        event = json.loads(data)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict):
+        raise RemoteError(f"The server sent a broken event. {NOT_OURS}", http_status=200)
+    return event
+
+
 def _delta(chunk: Json) -> Iterator[str]:
     if "error" in chunk:
         raise _remote_error(chunk["error"], http_status=500)
@@ -195,13 +224,13 @@ def _delta(chunk: Json) -> Iterator[str]:
 
 
 def _raise_for(answer: httpx.Response) -> None:
-    if not answer.is_error:
+    if answer.is_success:
         return
     envelope = _envelope(answer)
     if envelope is None:
         raise RemoteError(
             f"The server answered {answer.status_code} {answer.reason_phrase} and no reason. "
-            "Is this the address of a Sintonia server?",
+            f"{NOT_OURS}",
             http_status=answer.status_code,
         )
     raise _remote_error(
@@ -237,15 +266,17 @@ def _object(answer: httpx.Response) -> Json:
     if not isinstance(value, dict):
         raise RemoteError(
             f"The server at {answer.url.host}:{answer.url.port} did not answer with JSON. "
-            "Is this the address of a Sintonia server?",
+            f"{NOT_OURS}",
             http_status=answer.status_code,
         )
     return value
 
 
-def _why(url: str, problem: httpx.TransportError) -> str:
+def _why(url: str, problem: httpx.RequestError) -> str:
     if isinstance(problem, httpx.TimeoutException):
         return f"The server at {url} did not answer in time. Try again, or look at its logs."
     if isinstance(problem, httpx.ConnectError):
         return f"No server answers at {url}. Start one with `sintonia serve`."
+    if isinstance(problem, httpx.DecodingError | httpx.TooManyRedirects):
+        return f"The server at {url} does not answer as Sintonia does. {NOT_OURS}"
     return f"The server at {url} ended the connection. Try again, or look at its logs."

@@ -109,25 +109,25 @@ def demo(
     with ExitStack() as stack:
         with watch.stage("starting the server"):
             client = stack.enter_context(connect(settings, server))
-        result = run(plan, client.url, screen, watch)
-        screen.print(how_to_use(lasting_url(settings, client), result.model), soft_wrap=True)
+        _, tuned = run(plan, client.url, screen, watch)
+        screen.print(how_to_use(lasting_url(settings, client), tuned.model), soft_wrap=True)
 
 
-def run(plan: Plan, url: str, screen: Console, watch: Stopwatch) -> Result:
-    """Tune, ask, compare and tell, through the SDK alone; return the tuned model's result."""
+def run(plan: Plan, url: str, screen: Console, watch: Stopwatch) -> tuple[Result, Result]:
+    """Tune, ask, compare and tell, through the SDK alone; return the base's and tuned results."""
     with open_sdk(url) as sdk:
         jobs = SdkJobs(sdk, url)
         with watch.stage("tuning"):
             job = tune(plan, jobs, screen)
         questions = read_questions(plan.folder / "test.jsonl")
-        results = []
-        for model in (plan.model, job["fine_tuned_model"]):
-            with watch.stage(f"asking {model}"):
-                results.append(examine(model, questions, jobs, screen))
-    screen.print(side_by_side(questions, *results))
-    screen.print(score_table(results))
+        with watch.stage(f"asking {plan.model}"):
+            base = examine(plan.model, questions, jobs, screen)
+        with watch.stage(f"asking {job['fine_tuned_model']}"):
+            tuned = examine(job["fine_tuned_model"], questions, jobs, screen)
+    screen.print(side_by_side(questions, base, tuned))
+    screen.print(score_table((base, tuned)))
     screen.print(", ".join(f"{name} {duration(seconds)}" for name, seconds in watch.stages))
-    return results[-1]
+    return base, tuned
 
 
 def tune(plan: Plan, jobs: SdkJobs, screen: Console) -> Mapping[str, Any]:
