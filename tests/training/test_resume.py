@@ -17,8 +17,8 @@ from sintonia import failpoints, workflow
 from sintonia.domain.methods import Hyperparameters
 from sintonia.runs.layout import RunFolder, step_of
 from sintonia.runs.records import ExitStatus, RecordKind, Tail, read_exit
-from sintonia.runs.spec import TrainSpec, read_spec
-from sintonia.sealed import hash_file, verify
+from sintonia.runs.spec import AdapterRef, TrainSpec, read_spec
+from sintonia.sealed import hash_file, verify, write_json
 from tiny_models import wait_until
 
 TRAINER_POINTS = [
@@ -223,3 +223,64 @@ def test_the_library_resumes_a_folder_and_refuses_another_plan(spec, reference):
     with pytest.raises(InvalidValue, match="another plan"):
         workflow.train(dataclasses.replace(spec, seed=99), reference.path)
     assert read_spec(reference.spec) == spec
+
+
+def test_two_threads_resume_to_the_bit_too_and_the_card_says_how_many(spec, tiny_home, tmp_path):
+    rows = [json.loads(row(n)) for n in range(24)]
+    for number, value in enumerate(rows):  # long enough for the work to be split
+        value["messages"][-1]["content"] *= 10 + number
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SINTONIA_HOME", str(tiny_home))
+        report = workflow.validate(tmp_path / "train.jsonl", base="tiny")
+        chosen = Hyperparameters(n_epochs=2, batch_size=12)
+        plan = workflow.plan(report, base="tiny", hyperparameters=chosen)
+    plan = dataclasses.replace(plan, snapshot_seconds=0.0, threads=0)
+    straight, run = prepare(plan, tmp_path / "straight"), prepare(plan, tmp_path / "run")
+    for folder in (straight, run):
+        write_json(folder.measured, {"threads": 2})
+    assert start(straight, 1).wait(timeout=120) == 0
+    assert start(run, 1, f"step@3:{tmp_path / 'marker'}").wait(timeout=120) == -signal.SIGKILL
+    assert_equals(run, straight, finish(run, 2))
+    card = json.loads((run.checkpoints / "step-000004" / "model_card.json").read_text())
+    assert card["settings"]["threads"] == 2
+
+
+def test_a_line_torn_by_a_kill_loses_nothing(spec, reference, tmp_path):
+    run = prepare(spec, tmp_path / "run")
+    killed = start(run, 1, f"record.write@5:{tmp_path / 'marker'}")
+    assert killed.wait(timeout=120) == -signal.SIGKILL
+    whole = run.attempt(1).records.read_bytes()
+    assert whole.endswith(b"\n")
+    run.attempt(1).records.write_bytes(whole + b'{"number": 5, "kind": "step", "ti')
+    records, tail = Tail(run.attempt(1).records).read()
+    assert [record.number for record in records] == [1, 2, 3, 4]
+    assert tail.offset == len(whole)
+    assert_equals(run, reference, finish(run, 2))
+
+
+def test_a_parent_that_is_not_the_planned_one_is_refused(spec, reference, tmp_path):
+    folder = reference.checkpoints / "step-000018"
+    parent = AdapterRef("ft:tiny:me::x", str(folder), "0" * 64)
+    run = prepare(dataclasses.replace(spec, parent=parent), tmp_path / "run")
+    assert start(run, 1).wait(timeout=60) == 1
+    record = read_exit(run.attempt(1))
+    assert record.code == "model_refused"
+    assert "ft:tiny:me::x, which training goes on from, changed" in record.message
+    sha256 = hash_file(folder / "manifest.json")
+    good = dataclasses.replace(parent, sha256=sha256)
+    run = prepare(dataclasses.replace(spec, parent=good, n_epochs=1, total_steps=6), tmp_path / "b")
+    assert start(run, 1).wait(timeout=60) == 0
+    assert steps_of(run)[1]["train_loss"] < steps_of(reference)[1]["train_loss"]
+
+
+def test_the_same_plan_has_the_same_id_and_another_has_its_own(spec, tiny_home, tmp_path):
+    (tmp_path / "train.jsonl").write_text("\n".join(row(n) for n in range(12)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SINTONIA_HOME", str(tiny_home))
+        report = workflow.validate(tmp_path / "train.jsonl", base="tiny")
+        first, again = (workflow.plan(report, base="tiny") for _ in range(2))
+        other = workflow.plan(report, base="tiny", seed=1)
+    assert first == again
+    assert len({first.run_id, other.run_id, spec.run_id}) == 3
+    assert first.run_id.startswith("run-")
