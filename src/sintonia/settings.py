@@ -60,6 +60,8 @@ class Settings:
     """How many requests the engine works on at once."""
     engine_queue: int = 256
     """How many more may wait; beyond that the answer is 429."""
+    engine_cache_bytes: int = 4 * 1024**3
+    """The most memory for what models have read of running requests (keys and values)."""
     failpoint: str = ""
     """For crash tests: ``NAME@N:MARKER``, see ``failpoints.py``."""
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -103,6 +105,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "min_free_bytes": (0, math.inf),
     "engine_slots": (1, 1024),
     "engine_queue": (0, math.inf),
+    "engine_cache_bytes": (1, math.inf),
 }
 """The smallest and largest value of each number; not-a-number fits none."""
 

@@ -1,5 +1,6 @@
 """The keys and values of one sequence.
 
+Room is taken as the sequence grows, by its own tokens and never by the length of the context.
 Invariant: a sequence's cache is its own and contiguous, so what its attention computes depends
 on nobody else's tokens. Writing is by position: a step that failed half-way can be repeated.
 """
@@ -19,8 +20,28 @@ class SequenceCache:
     Shapes: K key/value heads, S tokens so far, N new tokens, D and E widths of a head.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_tokens: int | None = None) -> None:
+        """``max_tokens`` is how long the sequence can get; no room is taken beyond that."""
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._max_tokens = max_tokens
+        self._capacity = 0
+
+    @property
+    def capacity_tokens(self) -> int:
+        """How many tokens there is room for in every layer, or will be after the step."""
+        return self._capacity
+
+    def capacity_at(self, total: int) -> int:
+        """Return how many tokens there will be room for once there are ``total`` of them.
+
+        That is half as many again as before when it has to grow, so that it grows seldom.
+        """
+        if total <= self._capacity:
+            return self._capacity
+        wanted = self._capacity * 3 // 2
+        if self._max_tokens is not None:
+            wanted = min(wanted, self._max_tokens)
+        return -(-max(total, wanted) // BLOCK_TOKENS) * BLOCK_TOKENS
 
     def append(
         self, layer: int, past: int, keys_KND: Tensor, values_KNE: Tensor
@@ -44,21 +65,20 @@ class SequenceCache:
         held = self._layers.get(layer)
         if held is not None and held[0].shape[1] >= total:
             return held
+        self._capacity = self.capacity_at(total)
         grown = (
-            _grow(held[0] if held else None, total, keys_KND),
-            _grow(held[1] if held else None, total, values_KNE),
+            _grow(held[0] if held else None, self._capacity, keys_KND),
+            _grow(held[1] if held else None, self._capacity, values_KNE),
         )
         self._layers[layer] = grown
         return grown
 
 
-def _grow(old: Tensor | None, total: int, like: Tensor) -> Tensor:
-    """Return a buffer for ``total`` tokens or half as many again as before, whichever is more."""
-    held = old.shape[1] if old is not None else 0
-    blocks = -(-max(total, held * 3 // 2) // BLOCK_TOKENS)
+def _grow(old: Tensor | None, capacity: int, like: Tensor) -> Tensor:
+    """Return a buffer for ``capacity`` tokens that begins with what ``old`` held."""
     buffer = torch.empty(
-        (like.shape[0], blocks * BLOCK_TOKENS, like.shape[2]), dtype=like.dtype, device=like.device
+        (like.shape[0], capacity, like.shape[2]), dtype=like.dtype, device=like.device
     )
     if old is not None:
-        buffer[:, :held] = old
+        buffer[:, : old.shape[1]] = old
     return buffer

@@ -39,7 +39,10 @@ class NativeEngine:
         self._wake = threading.Event()
         self._residency = Residency(limits or ResidencyLimits(), self._wake.set)
         self._scheduler = Scheduler(
-            self._residency, slots=settings.engine_slots, queue=settings.engine_queue
+            self._residency,
+            slots=settings.engine_slots,
+            queue=settings.engine_queue,
+            cache_bytes=settings.engine_cache_bytes,
         )
         self._unloads: queue.SimpleQueue[tuple[str, Future[None]]] = queue.SimpleQueue()
         self._closing = threading.Event()

@@ -146,6 +146,7 @@ def _serve_in_steps(runner: Runner, sequences: list[list[int]]) -> list[Tensor]:
         last.update(enumerate(runner.forward(works)))
         seen.expect(sum(len(work.token_ids) for work in works), len(works))
     seen.forget_misfits()
+    runner.token_bytes = caches[0].size_bytes // caches[0].capacity_tokens
     return [last[index] for index in range(len(sequences))]
 
 

@@ -45,6 +45,8 @@ class Runner:
     context_tokens: int
     vocabulary_size: int
     num_layers: int
+    token_bytes: int = 0
+    """What the keys and values of one token take, in all layers; measured when it is loaded."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

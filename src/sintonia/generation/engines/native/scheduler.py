@@ -1,7 +1,10 @@
 """Continuous batching: which requests run, and what each step computes.
 
-Invariant: requests start in the order they came; every running sequence that has its prompt
-behind it moves by one token in each step of its base, and prompts take turns by chunks. All but
+Invariants: requests start in the order they came; every running sequence that has its prompt
+behind it moves by one token in each step of its base, and prompts take turns by chunks. Keys and
+values never take more than ``cache_bytes``: when those of all who run would, the one that came
+last gives its own back and goes on later, which costs time and changes no token but by the last
+bits of a float; so the one that came first always moves. All but
 ``submit`` and ``counts`` is called by the engine's thread alone.
 """
 
@@ -12,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 from torch import Tensor
 
@@ -40,23 +44,30 @@ class Ticket:
 class _Running:
     ticket: Ticket
     sequence: Sequence
+    number: int
+    """In the order in which they came."""
 
 
 class Scheduler:
     """The requests of one engine."""
 
-    def __init__(self, residency: Residency, *, slots: int, queue: int) -> None:
+    def __init__(self, residency: Residency, *, slots: int, queue: int, cache_bytes: int) -> None:
         self._residency = residency
         self._slots = slots
         self._queue = queue
         self._lock = threading.Lock()
         self._waiting: deque[Ticket] = deque()
         self._running: list[_Running] = []
+        self._paused: deque[_Running] = deque()
+        """Begun, and waiting for room; they come before those who have not begun."""
+        self._cache_bytes = cache_bytes
+        self._numbers = count()
 
     def submit(self, ticket: Ticket) -> None:
         """Let ``ticket`` wait for a slot. Raises ``TooManyRequests`` when the queue is full."""
         with self._lock:
-            if len(self._waiting) + len(self._running) >= self._slots + self._queue:
+            num_held = len(self._waiting) + len(self._running) + len(self._paused)
+            if num_held >= self._slots + self._queue:
                 raise TooManyRequests(
                     f"The engine's queue is full ({self._queue} requests wait). "
                     "Try again in a moment."
@@ -65,13 +76,13 @@ class Scheduler:
 
     def counts(self) -> tuple[int, int]:
         """Return how many requests run and how many wait."""
-        return len(self._running), len(self._waiting)
+        return len(self._running), len(self._waiting) + len(self._paused)
 
     def step(self) -> bool:
         """Compute the next tokens; return whether there was anything to compute."""
         self._forget_cancelled()
         self._admit()
-        chosen = self._choose()
+        chosen = self._make_room(self._choose())
         if not chosen:
             return False
         self._take_turns(chosen)
@@ -89,7 +100,7 @@ class Scheduler:
 
     def fail_all(self, error: Callable[[], SintoniaError]) -> None:
         """End every request with a fresh ``error``."""
-        for running in list(self._running):
+        for running in [*self._running, *self._paused]:
             self._end(running, error())
         with self._lock:
             waiting, self._waiting = self._waiting, deque()
@@ -97,7 +108,7 @@ class Scheduler:
             ticket.deliver(error())
 
     def _forget_cancelled(self) -> None:
-        for running in [r for r in self._running if r.ticket.cancelled]:
+        for running in [r for r in (*self._running, *self._paused) if r.ticket.cancelled]:
             self._end(running, None)
         with self._lock:
             self._waiting = deque(t for t in self._waiting if not t.cancelled)
@@ -108,7 +119,13 @@ class Scheduler:
         Whose weights are not there yet waits on, and so do those behind, or a model that is
         rarely asked for would never find room.
         """
-        while self._waiting and len(self._running) < self._slots:
+        while (self._waiting or self._paused) and len(self._running) < self._slots:
+            if self._paused:
+                if not self._has_room_for(self._paused[0].sequence):
+                    return
+                with self._lock:
+                    self._running.append(self._paused.popleft())
+                continue
             ticket = self._waiting[0]
             try:
                 sequence = self._open(ticket.request)
@@ -121,14 +138,14 @@ class Scheduler:
                 return
             with self._lock:
                 self._waiting.popleft()
-                self._running.append(_Running(ticket, sequence))
+                self._paused.append(_Running(ticket, sequence, next(self._numbers)))
 
     def _open(self, request: GenerationRequest) -> Sequence | None:
         lease = self._residency.lease(request.model)
         if lease is None:
             return None
         try:
-            return Sequence(request, lease)
+            return Sequence(request, lease, self._cache_bytes)
         except SintoniaError:
             lease.release()
             raise
@@ -154,6 +171,30 @@ class Scheduler:
             chosen.append(running)
         return chosen
 
+    def _has_room_for(self, sequence: Sequence) -> bool:
+        held_bytes = sum(running.sequence.held_bytes for running in self._running)
+        wanted_bytes = sequence.bytes_when_caught_up
+        return not self._running or held_bytes + wanted_bytes <= self._cache_bytes
+
+    def _make_room(self, chosen: list[_Running]) -> list[_Running]:
+        """Return who computes in this step, once those who came last have made room for them."""
+        while len(self._running) > 1 and self._bytes_after(chosen) > self._cache_bytes:
+            last = max(self._running, key=lambda running: running.number)
+            last.sequence.forget()
+            with self._lock:
+                self._running.remove(last)
+                self._paused.appendleft(last)
+            chosen = self._choose()
+        return chosen
+
+    def _bytes_after(self, chosen: list[_Running]) -> int:
+        """Return what all that run hold once ``chosen`` have computed."""
+        moving = set(map(id, chosen))
+        return sum(
+            r.sequence.bytes_after_step if id(r) in moving else r.sequence.held_bytes
+            for r in self._running
+        )
+
     def _take_turns(self, chosen: list[_Running]) -> None:
         """Put those who were served behind those who were not."""
         served = set(map(id, chosen))
@@ -174,7 +215,7 @@ class Scheduler:
     def _end(self, running: _Running, error: SintoniaError | None) -> None:
         running.sequence.lease.release()
         with self._lock:
-            self._running.remove(running)
+            (self._running if running in self._running else self._paused).remove(running)
         if error is not None:
             running.ticket.deliver(error)
 

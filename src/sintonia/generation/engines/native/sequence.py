@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sintonia.errors import ContextLengthExceeded, InvalidValue
 from sintonia.generation.base import FinishReason, GenerationRequest, TokenChunk
-from sintonia.generation.engines.native.cache import SequenceCache
+from sintonia.generation.engines.native.cache import BLOCK_TOKENS, SequenceCache
 from sintonia.generation.engines.native.residency import Lease
 from sintonia.generation.engines.native.runner import Work
 from sintonia.generation.engines.native.sampling import Sampler
@@ -18,15 +18,44 @@ CHUNK_TOKENS = 256
 class Sequence:
     """The tokens of one request, how far they are computed, and the weights they need."""
 
-    def __init__(self, request: GenerationRequest, lease: Lease) -> None:
+    def __init__(self, request: GenerationRequest, lease: Lease, cache_bytes: int) -> None:
+        """``cache_bytes`` is what keys and values may take. Raises ``ContextLengthExceeded``."""
         self.lease = lease
         self._sampling = request.sampling
         self._token_ids = list(request.prompt_ids)
         self._prompt_length = len(request.prompt_ids)
         self._computed = 0
-        self._cache = SequenceCache()
+        self._max_tokens = _max_tokens(lease, cache_bytes)
+        self._cache = SequenceCache(self._max_tokens)
         self._sampler = Sampler(request.sampling)
         _check_prompt(request, lease)
+        self._check_room(cache_bytes)
+
+    @property
+    def held_bytes(self) -> int:
+        """What its keys and values take now."""
+        return self._cache.capacity_tokens * self.lease.runner.token_bytes
+
+    @property
+    def bytes_after_step(self) -> int:
+        """What they take once the next step is computed."""
+        return self._bytes_at(self._computed + self.num_pending)
+
+    @property
+    def bytes_when_caught_up(self) -> int:
+        """What they take once all tokens that there are have been computed."""
+        return self._bytes_at(len(self._token_ids))
+
+    def _bytes_at(self, total: int) -> int:
+        return self._cache.capacity_at(total) * self.lease.runner.token_bytes
+
+    def forget(self) -> None:
+        """Let go of the keys and values; they are computed anew when it goes on.
+
+        The tokens so far stay, and so does the sampler: nothing is said twice.
+        """
+        self._computed = 0
+        self._cache = SequenceCache(self._max_tokens)
 
     @property
     def num_pending(self) -> int:
@@ -59,8 +88,25 @@ class Sequence:
         if token_id in self._sampling.stop_token_ids:
             return FinishReason.STOP
         generated = len(self._token_ids) - self._prompt_length
-        full = len(self._token_ids) >= self.lease.runner.context_tokens
+        full = len(self._token_ids) >= self._max_tokens
         return FinishReason.LENGTH if full or generated >= self._sampling.max_tokens else None
+
+    def _check_room(self, cache_bytes: int) -> None:
+        if self._prompt_length >= self._max_tokens:
+            raise ContextLengthExceeded(
+                f"This server keeps at most {cache_bytes} bytes of what a model has read, which is "
+                f"{self._max_tokens} tokens of this model, but the prompt has "
+                f"{self._prompt_length} and the answer needs at least 1. Shorten the prompt, or "
+                "have the operator raise engine_cache_bytes."
+            )
+
+
+def _max_tokens(lease: Lease, cache_bytes: int) -> int:
+    """Return how long a sequence can get: the context, or what there is room for."""
+    token_bytes, context = lease.runner.token_bytes, lease.runner.context_tokens
+    if token_bytes == 0:
+        return context
+    return min(context, cache_bytes // (token_bytes * BLOCK_TOKENS) * BLOCK_TOKENS)
 
 
 def _check_prompt(request: GenerationRequest, lease: Lease) -> None:
