@@ -7,10 +7,10 @@ STAMP := $(VENV)/.ready
 TORCH_INDEX_URL ?=
 TORCH := torch==2.13.0
 
-.PHONY: setup lint format test crash demo serve bench clean help
+.PHONY: setup lint format test crash accuracy demo serve bench clean help
 
 help:
-	@echo "make setup | demo | test | lint | format | serve | bench | clean"
+	@echo "make setup | demo | test | crash | accuracy | lint | format | serve | bench | clean"
 
 setup: $(STAMP)
 
@@ -39,6 +39,10 @@ test: setup
 # SIGKILL at every named point of writing and at 20 seeded random moments.
 crash: setup
 	$(BIN)/pytest tests/e2e/test_kills.py tests/training/test_resume.py
+
+# The demo's figures in both languages; needs about ten minutes.
+accuracy: setup
+	$(BIN)/pytest tests/e2e/test_examples_learned.py
 
 demo: setup
 	$(BIN)/sintonia demo

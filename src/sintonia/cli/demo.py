@@ -40,7 +40,6 @@ from sintonia.cli.tickets import (
 from sintonia.errors import TrainerFailed
 from sintonia.evaluation.statistics import Interval
 
-DEFAULT_EPOCHS = 3
 SEED = 7
 SHOWN = 6
 """How many questions are shown side by side."""
@@ -52,6 +51,10 @@ class Language(StrEnum):
 
     EN = "en"
     PT = "pt"
+
+
+EPOCHS = {Language.EN: 3, Language.PT: 5}
+"""The base model knows little Portuguese, so the same task takes more rounds."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,9 @@ class Result:
 
 
 def demo(
-    epochs: Annotated[int, typer.Option(min=1, max=50)] = DEFAULT_EPOCHS,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=50, help="3 for English, 5 for Portuguese.")
+    ] = None,
     language: Annotated[Language, typer.Option(help="Example set: English or Portuguese.")] = (
         Language.EN
     ),
@@ -99,7 +104,7 @@ def demo(
     server: ServerOption = None,
 ) -> None:
     """Tune the embedded model on example tickets and compare it with its base."""
-    plan = Plan(find_examples(language, folder), epochs)
+    plan = Plan(find_examples(language, folder), epochs or EPOCHS[language])
     settings = settings_module.load()
     screen, watch = console(), Stopwatch()
     open_sdk("http://127.0.0.1").close()  # say at once when the package is missing
