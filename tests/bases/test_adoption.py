@@ -19,7 +19,7 @@ def test_an_adapter_is_taken_in_over_its_base(library, folder, adapter):
     model = library.add_adapter("tuned-elsewhere", adapter, "mine", "t" * 64)
     assert model.base == base.ref
     assert (Path(model.folder) / "chat_template.jinja").exists()
-    with pytest.raises(InvalidValue, match="taken"):
+    with pytest.raises(InvalidValue, match="sintonia gc"):
         library.add_adapter("tuned-elsewhere", adapter, "mine", "t" * 64)
 
 

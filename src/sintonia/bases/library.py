@@ -149,7 +149,11 @@ class Library:
         target = self.home / "models" / "tuned" / name
         with self._new(name) as work:
             if target.exists():
-                raise InvalidValue(f"Model name {name!r} is taken. Choose another.", param="name")
+                raise InvalidValue(
+                    f"Model name {name!r} is taken by a folder on disk. If its model was deleted, "
+                    "`sintonia gc` removes it; else choose another name.",
+                    param="name",
+                )
             adopt(folder, base, template_sha256, work / "copied")
             target.parent.mkdir(parents=True, exist_ok=True)
             sha256 = seal(work / "copied", target)
