@@ -47,6 +47,55 @@ class AdapterRef:
     sha256: str
 
 
+class LoraInit(StrEnum):
+    """How an adapter begins; each begins as the base model itself."""
+
+    KAIMING = "kaiming"
+    """PEFT's default: A uniform, B zero."""
+    GAUSSIAN = "gaussian"
+    ORTHOGONAL = "orthogonal"
+    PISSA = "pissa"
+    """The largest singular vectors (Meng et al. 2024)."""
+    OLORA = "olora"
+    """A QR decomposition (Buyukakyuz 2024)."""
+
+
+class Precision(StrEnum):
+    """The type of numbers that the base's weights and the activations have."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+@dataclass(frozen=True)
+class SftSettings:
+    """What supervised tuning learns."""
+
+    learns_last_only: bool = False
+    """Only the last assistant turn of each row, instead of all of them."""
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    """Weight of ``log(Z)^2`` (Chowdhery et al. 2022)."""
+
+
+@dataclass(frozen=True)
+class DpoSettings:
+    """Direct preference optimization (Rafailov et al. 2023)."""
+
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """When training ends before its last epoch."""
+
+    patience: int = 2
+    """So many full validations without an improvement end it."""
+    min_delta: float = 0.0
+    """An improvement lowers the loss by more than this."""
+
+
 @dataclass(frozen=True)
 class LoraSettings:
     """Low-rank adaptation (Hu et al. 2021)."""
@@ -56,6 +105,11 @@ class LoraSettings:
     """The update is scaled by ``alpha / rank``."""
     targets: tuple[str, ...] = ()
     """Names of the linear layers that get an adapter."""
+    dropout: float = 0.0
+    """Of the adapter's input while training; above 0 no prefix is shared and nothing merged."""
+    use_rslora: bool = False
+    """Scale by ``alpha / sqrt(rank)`` (Kalajdzievski 2023)."""
+    init: LoraInit = LoraInit.KAIMING
 
 
 @dataclass(frozen=True)
@@ -100,6 +154,11 @@ class TrainSpec:
     """The most tokens that one forest may hold."""
     validate_every_steps: int
     """How often the loss on one batch of validation rows is measured; 0 means never."""
+    sft: SftSettings = SftSettings()
+    dpo: DpoSettings = DpoSettings()
+    early_stopping: EarlyStopping | None = None
+    precision: Precision = Precision.FLOAT32
+    gradient_checkpointing: bool = False
     keep_checkpoints: int = 3
     snapshot_seconds: float = 120.0
     threads: int = 0
