@@ -128,7 +128,7 @@ def _own_logits(model: PreTrainedModel, sequence: EncodedSequence) -> torch.Tens
 @torch.no_grad()
 def _logits_by_sequence(model: PreTrainedModel, forest: Forest) -> tuple[list[torch.Tensor], int]:
     """Return the logits that predict each sequence's targets, and the calls of attention."""
-    pattern = attention.ForestOnDevice.of(forest, model.device)
+    pattern = attention.ForestOnDevice(forest, model.device)
     logits = model(
         input_ids=torch.from_numpy(forest.tokens_T)[None].to(model.device),
         position_ids=pattern.positions_T[None],

@@ -52,7 +52,7 @@ class Policy:
         return TargetScores(chosen_N - norm_N, likeliest_N == targets_N)
 
     def _logits(self, forest: Forest, places_U: Tensor) -> Tensor:
-        pattern = ForestOnDevice.of(forest, self.device)
+        pattern = ForestOnDevice(forest, self.device)
         output = self.model(
             input_ids=torch.from_numpy(forest.tokens_T)[None].to(self.device),
             position_ids=pattern.positions_T[None],
