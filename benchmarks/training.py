@@ -30,7 +30,7 @@ from sintonia.data.validate import iter_examples
 from sintonia.models import adapters
 from sintonia.models.load import load_base
 from sintonia.models.policy import Policy
-from sintonia.objectives import sft
+from sintonia.objectives.sft import Supervised
 from sintonia.runs.plan import MICRO_BATCH_TOKENS, linear_layers
 from sintonia.runs.spec import LoraSettings, OptimizerSettings
 from sintonia.training.optimizer import build_optimizer, clip
@@ -61,6 +61,8 @@ def ours(base: Path, lora: LoraSettings, start: Path) -> Callable[[Batch], float
     policy = Policy(model)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = build_optimizer(trained, OptimizerSettings(RATE, warmup_steps=0))
+
+    sft = Supervised()
 
     def step(batch: Batch) -> float:
         forests = list(sft.batches(batch, MICRO_BATCH_TOKENS))

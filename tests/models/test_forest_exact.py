@@ -14,7 +14,7 @@ from sintonia.errors import RefusedModel
 from sintonia.models import adapters
 from sintonia.models.load import load_base
 from sintonia.models.policy import Policy
-from sintonia.objectives import sft
+from sintonia.objectives.sft import Supervised
 from sintonia.runs.plan import linear_layers
 from sintonia.runs.spec import LoraSettings
 from tiny_models import TINY_FAMILIES, save_tiny
@@ -51,7 +51,7 @@ def loss_and_gradient(policy: Policy, forests) -> tuple[float, torch.Tensor]:
     policy.model.zero_grad()
     total = 0.0
     for forest in forests:
-        output = sft.loss(policy, forest)
+        output = Supervised().loss(policy, forest)
         output.total.backward()
         total += float(output.total.detach())
     gradients = [p.grad.flatten() for p in policy.model.parameters() if p.grad is not None]
@@ -64,7 +64,7 @@ def test_a_forest_has_the_loss_and_gradient_of_its_separate_rows(policy):
     assert whole.num_tokens < sum(len(s.tokens) for s in sequences)
     together, gradient = loss_and_gradient(policy, [whole])
     alone, gradient_alone = loss_and_gradient(policy, [build_forest([s]) for s in sequences])
-    count = sft.count(whole)
+    count = Supervised().count(whole)
     assert together / count == pytest.approx(alone / count, abs=1e-6)
     assert torch.allclose(gradient / count, gradient_alone / count, atol=1e-6)
 
@@ -81,7 +81,9 @@ def test_a_forest_has_the_loss_of_plain_transformers_on_padded_free_rows(policy)
         start = sequence.num_prompt_tokens
         picked = logits.detach()[start - 1 : -1].gather(1, ids[0, start:, None])
         expected = -float(picked.sum()) * sequence.weight
-        assert float(sft.loss(policy, forest).total.detach()) == pytest.approx(expected, rel=1e-5)
+        assert float(Supervised().loss(policy, forest).total.detach()) == pytest.approx(
+            expected, rel=1e-5
+        )
 
 
 def test_packing_into_small_forests_changes_nothing(policy):

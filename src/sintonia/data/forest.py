@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,10 @@ class EncodedSequence:
     weight: float
     row: int
     """Of the data file, from 0."""
+    place: int = 0
+    """Among its row's sequences, from 0; of a preference pair 0 is the preferred one."""
+    reference: float = 0.0
+    """Log-probability of what is learned, as the job began, where the objective asks for it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,10 @@ class Forest:
     sequence_of_N: IntArray
     """Which of the given sequences the target belongs to."""
     num_sequences: int
+    rows_S: IntArray
+    """The row of each sequence; those of a forest are numbered as they were given."""
+    places_S: IntArray
+    references_S: NDArray[np.float64]
 
     @property
     def num_tokens(self) -> int:
@@ -98,6 +106,9 @@ def build_forest(sequences: Sequence[EncodedSequence]) -> Forest:
             [np.full(len(targets), number, np.int64) for _, targets, _, number in learned]
         ),
         num_sequences=len(sequences),
+        rows_S=np.array([sequence.row for sequence in sequences], np.int64),
+        places_S=np.array([sequence.place for sequence in sequences], np.int64),
+        references_S=np.array([sequence.reference for sequence in sequences], np.float64),
     )
 
 
@@ -135,6 +146,28 @@ def pack(sequences: Sequence[EncodedSequence], max_tokens: int) -> Iterator[Fore
             group, size, new = [], 0, len(sequence.tokens)
         group.append(sequence)
         size += new
+    if group:
+        yield build_forest(group)
+
+
+def pack_rows(sequences: Sequence[EncodedSequence], max_tokens: int) -> Iterator[Forest]:
+    """Yield forests as :func:`pack` does, but with the sequences of a row in one forest.
+
+    The sequences of a row are neighbours in ``sequences``.
+    """
+    rows = [list(group) for _, group in groupby(sequences, key=lambda sequence: sequence.row)]
+    group: list[EncodedSequence] = []
+    size = 0
+    for number in sort_order([row[0] for row in rows]):
+        row = rows[number]
+        # Shared with the row before it: never more than the forest really shares.
+        shared = common_prefix(group[-1].tokens, row[0].tokens) if group else 0
+        new = count_tokens(row)
+        if group and size + new - shared > max_tokens:
+            yield build_forest(group)
+            group, size, shared = [], 0, 0
+        group += row
+        size += new - shared
     if group:
         yield build_forest(group)
 

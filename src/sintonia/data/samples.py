@@ -49,7 +49,9 @@ class EncodingRules:
 class Samples:
     """The encoded rows of one file, memory-mapped. S sequences, R rows."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, references_S: NDArray[np.float64] | None = None) -> None:
+        self._folder = folder
+        self._references_S = references_S
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
         self._tokens: NDArray[np.int32] = arrays["tokens"]
         self._starts: IntArray = arrays["starts"]
@@ -65,6 +67,20 @@ class Samples:
         """R."""
         return len(self.row_tokens_R)
 
+    @property
+    def num_sequences(self) -> int:
+        """S."""
+        return len(self._prompts)
+
+    def with_references(self, references_S: NDArray[np.float64]) -> Samples:
+        """Return the same rows, whose sequences know their log-probability as the job began."""
+        assert references_S.shape == (self.num_sequences,), "one for each sequence"
+        return Samples(self._folder, references_S)
+
+    def number_of(self, row: int, place: int) -> int:
+        """Return which of the S sequences is the one at ``place`` of ``row``."""
+        return int(self._first[row]) + place
+
     def sequences_of(self, rows: Iterable[int]) -> list[EncodedSequence]:
         """Return the sequences of ``rows`` (from 0), in their order."""
         return [
@@ -75,11 +91,14 @@ class Samples:
 
     def _sequence(self, number: int) -> EncodedSequence:
         tokens = self._tokens[self._starts[number] : self._starts[number + 1]]
+        row = int(self._rows[number])
         return EncodedSequence(
             tokens=np.asarray(tokens),
             num_prompt_tokens=int(self._prompts[number]),
             weight=float(self._weights[number]),
-            row=int(self._rows[number]),
+            row=row,
+            place=number - int(self._first[row]),
+            reference=0.0 if self._references_S is None else float(self._references_S[number]),
         )
 
 

@@ -1,4 +1,7 @@
-"""The vocabulary of objectives."""
+"""The vocabulary of objectives.
+
+A member of this folder is a module with ``build(spec)``, which returns its :class:`Objective`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from sintonia.data.forest import EncodedSequence, Forest
@@ -28,7 +32,15 @@ class LossOutput:
 
 
 class Objective(Protocol):
-    """What a module of this folder offers, as module-level functions."""
+    """What to learn."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss compares with the policy as the job began.
+
+        If so, the sequences that it meets carry their ``reference``.
+        """
+        ...
 
     def batches(self, sequences: Sequence[EncodedSequence], max_tokens: int) -> Iterator[Forest]:
         """Yield the micro-batches of one batch of rows."""
@@ -41,3 +53,13 @@ class Objective(Protocol):
     def loss(self, policy: Policy, forest: Forest) -> LossOutput:
         """Return the summed loss of ``forest``."""
         ...
+
+
+def sum_by_sequence(values_N: Tensor, forest: Forest) -> Tensor:
+    """Return the sum of each sequence's values, in the order of the forest's sequences.
+
+    Added up in float64: a long answer has a thousand terms, and two answers are compared.
+    """
+    sequence_of_N = torch.from_numpy(forest.sequence_of_N).to(values_N.device)
+    sums_S = torch.zeros(forest.num_sequences, dtype=torch.float64, device=values_N.device)
+    return sums_S.index_add(0, sequence_of_N, values_N.double())

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
 from sintonia.data.forest import EncodedSequence, Forest, pack
 from sintonia.models.policy import Policy
 from sintonia.objectives.base import LossOutput
+from sintonia.runs.spec import SftSettings, TrainSpec
 
 
-def batches(sequences: Sequence[EncodedSequence], max_tokens: int) -> Iterator[Forest]:
-    """Yield forests of at most ``max_tokens`` that hold every sequence once."""
-    return pack(sequences, max_tokens)
+def build(spec: TrainSpec) -> Supervised:
+    """Return the objective of a run."""
+    return Supervised(spec.sft)
 
 
-def count(forest: Forest) -> float:
-    """Return the sum of the targets' weights."""
-    return float(forest.weights_N.sum())
+@dataclass(frozen=True)
+class Supervised:
+    """Learns the answers."""
 
+    settings: SftSettings = field(default_factory=SftSettings)
+    needs_reference: bool = False
 
-def loss(policy: Policy, forest: Forest) -> LossOutput:
-    """Return the loss summed over the learned tokens."""
-    scores = policy.score(forest)
-    weights_N = torch.from_numpy(forest.weights_N).to(policy.device)
-    total = -(scores.log_probabilities_N * weights_N).sum()
-    right = float((scores.is_likeliest_N * weights_N).sum())
-    return LossOutput(total, count(forest), {"mean_token_accuracy": right})
+    def batches(self, sequences: Sequence[EncodedSequence], max_tokens: int) -> Iterator[Forest]:
+        """Yield forests of at most ``max_tokens`` that hold every sequence once."""
+        return pack(sequences, max_tokens)
+
+    def count(self, forest: Forest) -> float:
+        """Return the sum of the targets' weights."""
+        return float(forest.weights_N.sum())
+
+    def loss(self, policy: Policy, forest: Forest) -> LossOutput:
+        """Return the loss summed over the learned tokens."""
+        scores = policy.score(forest)
+        weights_N = torch.from_numpy(forest.weights_N).to(policy.device)
+        total = -(scores.log_probabilities_N * weights_N).sum()
+        right = float((scores.is_likeliest_N * weights_N).sum())
+        return LossOutput(total, self.count(forest), {"mean_token_accuracy": right})

@@ -130,7 +130,7 @@ def _prepare(
     reporter.beat()
     checkpoints = Checkpoints(folder, spec, room)
     metrics = checkpoints.resume(learner, reporter)
-    objective = plugins.load(objectives, spec.objective)
+    objective = plugins.load(objectives, spec.objective).build(spec)
     run = Run(
         spec=spec,
         objective=objective,
