@@ -1,13 +1,19 @@
 """Low-rank adapters (Hu et al. 2021): our module, PEFT's names and files.
 
-``y = x (W + s B A)^T + b`` with ``s = alpha / rank``. On float32 weights without dropout the
-update is added to the weight once for each optimizer step, and one product goes forward and one
-back: fewer passes over the activations than a side branch. (On rounded weights the sum would
-lose the update; other precisions need the side product.)
+``y = x (W + s B A)^T + b`` with ``s = alpha / rank``, for rsLoRA ``alpha / sqrt(rank)``. On
+float32 weights without dropout the update is added to the weight once for each optimizer step,
+and one product goes forward and one back: fewer passes over the activations than a side branch.
+On rounded weights the sum would lose the update, and dropout needs the update's own input; there
+the side product ``s (x A^T) B^T`` is added to the layer's output.
+
+An adapter whose start is a part of the weight (PiSSA, OLoRA) has the starting product taken off:
+``W + s (B A - B0 A0)``. On disk it is a plain adapter of twice the rank, ``[A; A0]`` and
+``[B, -B0]``, which is exact over the unchanged base and holds all that a resume needs.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +22,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from sintonia.errors import InvalidValue, RefusedModel
-from sintonia.runs.spec import LoraSettings
+from sintonia.models import lora_starts
+from sintonia.runs.spec import LoraInit, LoraSettings
 from sintonia.sealed import write_json
 
 CONFIG = "adapter_config.json"
@@ -47,52 +55,125 @@ class _MergedProduct(torch.autograd.Function):
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer with a trained low-rank update."""
+    """A frozen linear layer with a trained low-rank update.
+
+    Dropout is on only while ``training``, which is false but in :mod:`sintonia.models.learning`.
+    """
 
     def __init__(self, base: nn.Linear | Conv1D, lora: LoraSettings) -> None:
         super().__init__()
         self.base = base
+        self.dropout = lora.dropout
+        self.scale = scale_of(lora)
+        self._init = lora.init
         weight = self._weight()
-        self.scale = lora.alpha / lora.rank
-        self.lora_a = nn.Parameter(weight.new_empty(lora.rank, weight.shape[1]))
-        self.lora_b = nn.Parameter(weight.new_zeros(weight.shape[0], lora.rank))
-        self._merged = torch.empty_like(weight)
+        outputs, inputs = weight.shape
+        self.lora_a = nn.Parameter(weight.new_zeros(lora.rank, inputs, dtype=torch.float32))
+        self.lora_b = nn.Parameter(weight.new_zeros(outputs, lora.rank, dtype=torch.float32))
+        self.start_a: Tensor | None
+        self.start_b: Tensor | None
+        self.register_buffer("start_a", None, persistent=False)
+        self.register_buffer("start_b", None, persistent=False)
+        self._merged: Tensor | None = None
         self._merged_of = (-1, -1)
+        self.training = False
 
+    @property
+    def is_merged(self) -> bool:
+        """Whether one product with :meth:`merged` is the whole layer."""
+        return self.dropout == 0 and self.base.weight.dtype == torch.float32
+
+    @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
-        """Begin as the base alone: A as PEFT draws it, B zero."""
-        bound = 1 / math.sqrt(self.lora_a.shape[1])  # Kaiming uniform with a = sqrt(5)
-        nn.init.uniform_(self.lora_a, -bound, bound, generator=generator)
-        nn.init.zeros_(self.lora_b)
+        """Begin as the base alone, in the way that the settings say."""
+        weight = self._weight().float().cpu()
+        layer = lora_starts.Layer(weight, self.lora_a.shape[0], self.scale)
+        begun = lora_starts.draw(self._init, layer, generator)
+        self.lora_a.copy_(begun.a)
+        self.lora_b.copy_(begun.b)
+        self._take_off(begun.a, begun.b) if begun.is_taken_off else self._take_off(None, None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer with its update."""
-        y: Tensor = _MergedProduct.apply(x, self.merged(), self.lora_a, self.lora_b, self.scale)
+        if not self.is_merged:
+            y: Tensor = self.base(x)
+            return y + self._side(x)
+        y = _MergedProduct.apply(x, self.merged(), self.lora_a, self.lora_b, self.scale)
         return y if self.base.bias is None else y + self.base.bias
 
     @torch.no_grad()
     def merged(self) -> Tensor:
-        """Return ``W + s B A``, computed anew only after A or B changed."""
+        """Return ``W`` with the update, computed anew only after A or B changed."""
+        if self._merged is None:
+            self._merged = self._weight().new_empty(self._weight().shape)
         versions = (self.lora_a._version, self.lora_b._version)  # noqa: SLF001
         if versions != self._merged_of:
-            torch.addmm(
-                self._weight(), self.lora_b, self.lora_a, alpha=self.scale, out=self._merged
-            )
+            a, b = self.factors()
+            torch.addmm(self._weight(), b, a, alpha=self.scale, out=self._merged)
             self._merged_of = versions
         return self._merged
+
+    def merge_into(self, buffer_OI: Tensor) -> None:
+        """Let :meth:`merged` write into ``buffer_OI``, a view of something larger, from now on."""
+        assert buffer_OI.shape == self._weight().shape, "the layer's own shape"
+        self._merged = buffer_OI
+        self._merged_of = (-1, -1)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Return A and B of the plain adapter over the base: of twice the rank after a start."""
+        if self.start_a is None or self.start_b is None:
+            return self.lora_a.detach(), self.lora_b.detach()
+        a = torch.cat([self.lora_a.detach(), self.start_a])
+        return a, torch.cat([self.lora_b.detach(), -self.start_b], dim=1)
+
+    @torch.no_grad()
+    def set_factors(self, a: Tensor, b: Tensor) -> None:
+        """Put back what :meth:`factors` returned."""
+        rank = self.lora_a.shape[0]
+        self.lora_a.copy_(a[:rank])
+        self.lora_b.copy_(b[:, :rank])
+        if self.start_a is not None:
+            self._take_off(a[rank:], -b[:, rank:])
+        self._merged_of = (-1, -1)
+
+    def _take_off(self, a: Tensor | None, b: Tensor | None) -> None:
+        self.start_a = None if a is None else a.to(self.lora_a, copy=True)
+        self.start_b = None if b is None else b.to(self.lora_b, copy=True)
+
+    def _side(self, x: Tensor) -> Tensor:
+        """Return ``s drop(x) A^T B^T``; a start is taken off in float32, or the rest is lost."""
+        if self.start_a is None or self.start_b is None:
+            return self.scale * self._through(self._dropped(x), self.lora_a, self.lora_b)
+        wide = x.float()
+        side = self._through(self._dropped(wide), self.lora_a, self.lora_b)
+        side = side - self._through(wide, self.start_a, self.start_b)
+        return (self.scale * side).to(x.dtype)
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, self.dropout, training=self.training)
+
+    @staticmethod
+    def _through(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return functional.linear(functional.linear(x, a.to(x.dtype)), b.to(x.dtype))
 
     def _weight(self) -> Tensor:
         """Return the frozen weight as [out, in]; GPT-2's Conv1D keeps it transposed."""
         weight = self.base.weight.detach()
-        return weight.t().contiguous() if isinstance(self.base, Conv1D) else weight
+        return weight.t() if isinstance(self.base, Conv1D) else weight
+
+
+def scale_of(lora: LoraSettings) -> float:
+    """Return ``s``."""
+    return lora.alpha / (math.sqrt(lora.rank) if lora.use_rslora else lora.rank)
 
 
 def attach(model: nn.Module, lora: LoraSettings, *, are_guessed: bool = False) -> None:
     """Freeze ``model`` and put an adapter on each linear layer that ``lora.targets`` names.
 
-    Raises ``InvalidValue`` for a target that the model does not have; targets that
-    ``are_guessed`` from the names of its weights need only one that it has.
+    Raises ``InvalidValue`` for settings that make no adapter and for a target that the model does
+    not have; targets that ``are_guessed`` from the names of its weights need only one that it has.
     """
+    check(lora)
     model.requires_grad_(False)
     found = set()
     for name, module in list(model.named_modules()):
@@ -108,6 +189,21 @@ def attach(model: nn.Module, lora: LoraSettings, *, are_guessed: bool = False) -
             f"LoRA targets {', '.join(missing) or '(none)'}: the model has no such linear layer.",
             param="lora.targets",
         )
+
+
+def check(lora: LoraSettings) -> None:
+    """Raise ``InvalidValue`` naming everything about ``lora`` that makes no adapter."""
+    problems = []
+    if type(lora.rank) is not int or lora.rank < 1:
+        problems.append(f"LoRA rank {lora.rank!r}: must be a whole number from 1.")
+    elif lora.init is LoraInit.ORTHOGONAL and lora.rank % 2:
+        problems.append(f"LoRA rank {lora.rank}: must be even for an orthogonal start.")
+    if not 0 < lora.alpha < math.inf:
+        problems.append(f"LoRA alpha {lora.alpha!r}: must be a positive number.")
+    if not 0 <= lora.dropout < 1:
+        problems.append(f"LoRA dropout {lora.dropout!r}: must be from 0 to below 1.")
+    if problems:
+        raise InvalidValue(" ".join(problems), param="lora")
 
 
 def layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
@@ -128,39 +224,49 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return the adapter's tensors under PEFT's names."""
     found = {}
     for name, layer in layers(model):
-        found[f"{_PREFIX}{name}.lora_A.weight"] = layer.lora_a.detach()
-        found[f"{_PREFIX}{name}.lora_B.weight"] = layer.lora_b.detach()
+        found[_name_of(name, "A")], found[_name_of(name, "B")] = layer.factors()
     return found
+
+
+def _name_of(layer: str, factor: str) -> str:
+    return f"{_PREFIX}{layer}.lora_{factor}.weight"
 
 
 def save(model: nn.Module, folder: Path, lora: LoraSettings, base_name: str) -> None:
     """Write the adapter as PEFT does."""
     save_file({name: t.contiguous() for name, t in tensors(model).items()}, folder / WEIGHTS)
-    fan_in_fan_out = any(isinstance(layer.base, Conv1D) for _, layer in layers(model))
-    write_json(folder / CONFIG, peft_config(lora, base_name, fan_in_fan_out=fan_in_fan_out))
+    found = [layer for _, layer in layers(model)]
+    fan_in_fan_out = any(isinstance(layer.base, Conv1D) for layer in found)
+    stored = _doubled(lora) if any(layer.start_a is not None for layer in found) else lora
+    write_json(folder / CONFIG, peft_config(stored, base_name, fan_in_fan_out=fan_in_fan_out))
+
+
+def _doubled(lora: LoraSettings) -> LoraSettings:
+    """Return the settings of twice the rank that scale alike."""
+    alpha = lora.alpha * (math.sqrt(2) if lora.use_rslora else 2)
+    return dataclasses.replace(lora, rank=2 * lora.rank, alpha=alpha)
 
 
 def peft_config(lora: LoraSettings, base_name: str, *, fan_in_fan_out: bool) -> dict[str, Any]:
-    """Return the content of ``adapter_config.json``."""
+    """Return the content of ``adapter_config.json``; any start was made a plain one."""
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_name,
         "r": lora.rank,
         "lora_alpha": lora.alpha,
-        "lora_dropout": 0.0,
+        "lora_dropout": lora.dropout,
         "target_modules": sorted(lora.targets),
         "bias": "none",
         "fan_in_fan_out": fan_in_fan_out,
         "init_lora_weights": True,
-        "use_rslora": False,
+        "use_rslora": lora.use_rslora,
         "use_dora": False,
         "inference_mode": True,
         "modules_to_save": None,
     }
 
 
-@torch.no_grad()
 def load(model: nn.Module, folder: Path) -> None:
     """Fill the attached adapters from PEFT's file.
 
@@ -177,4 +283,5 @@ def load(model: nn.Module, folder: Path) -> None:
                 f"The adapter is for another base: {name} has the shape "
                 f"{list(stored[name].shape)}, the model needs {list(tensor.shape)}."
             )
-        tensor.copy_(stored[name])
+    for name, layer in layers(model):
+        layer.set_factors(stored[_name_of(name, "A")], stored[_name_of(name, "B")])
