@@ -34,6 +34,9 @@ class EncodedSequence:
     """Among its row's sequences, from 0; of a preference pair 0 is the preferred one."""
     reference: float = 0.0
     """Log-probability of what is learned, as the job began, where the objective asks for it."""
+    is_apart: bool = False
+    """Whether it is laid out whole, though others begin alike: dropout makes rows differ, and
+    some models follow no forest."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,11 @@ def build_forest(sequences: Sequence[EncodedSequence]) -> Forest:
     learned: list[tuple[IntArray, NDArray[np.int32], float, int]] = []
     path = np.empty(0, dtype=np.int64)
     size = 0
-    previous: NDArray[np.int32] = np.empty(0, dtype=np.int32)
+    previous: EncodedSequence | None = None
     closed = _Closer()
     for number in order:
         sequence = sequences[number]
-        shared = common_prefix(previous, sequence.tokens)
+        shared = shared_tokens(previous, sequence)
         new = sequence.tokens[shared:]
         closed.close(path[shared:], size)
         path = np.concatenate([path[:shared], np.arange(size, size + len(new), dtype=np.int64)])
@@ -91,7 +94,7 @@ def build_forest(sequences: Sequence[EncodedSequence]) -> Forest:
         start = sequence.num_prompt_tokens
         learned.append((path[start - 1 : -1], sequence.tokens[start:], sequence.weight, number))
         size += len(new)
-        previous = sequence.tokens
+        previous = sequence
     closed.close(path, size)
     return Forest(
         tokens_T=np.concatenate(tokens).astype(np.int64),
@@ -139,7 +142,7 @@ def pack(sequences: Sequence[EncodedSequence], max_tokens: int) -> Iterator[Fore
     size = 0
     for number in sort_order(sequences):
         sequence = sequences[number]
-        shared = common_prefix(group[-1].tokens, sequence.tokens) if group else 0
+        shared = shared_tokens(group[-1] if group else None, sequence)
         new = len(sequence.tokens) - shared
         if group and size + new > max_tokens:
             yield build_forest(group)
@@ -161,7 +164,7 @@ def pack_rows(sequences: Sequence[EncodedSequence], max_tokens: int) -> Iterator
     for number in sort_order([row[0] for row in rows]):
         row = rows[number]
         # Shared with the row before it: never more than the forest really shares.
-        shared = common_prefix(group[-1].tokens, row[0].tokens) if group else 0
+        shared = shared_tokens(group[-1] if group else None, row[0])
         new = count_tokens(row)
         if group and size + new - shared > max_tokens:
             yield build_forest(group)
@@ -179,6 +182,13 @@ def sort_order(sequences: Sequence[EncodedSequence]) -> list[int]:
     return sorted(range(len(sequences)), key=keys.__getitem__)
 
 
+def shared_tokens(first: EncodedSequence | None, second: EncodedSequence) -> int:
+    """Return how many tokens of ``second`` are laid out already when ``first`` is."""
+    if first is None or first.is_apart or second.is_apart:
+        return 0
+    return common_prefix(first.tokens, second.tokens)
+
+
 def common_prefix(first: NDArray[np.int32], second: NDArray[np.int32]) -> int:
     """Return how many tokens the two begin with alike."""
     length = min(len(first), len(second))
@@ -191,6 +201,6 @@ def count_tokens(sequences: Sequence[EncodedSequence]) -> int:
     order = sort_order(sequences)
     total = len(sequences[order[0]].tokens)
     for before, after in pairwise(order):
-        first, second = sequences[before].tokens, sequences[after].tokens
-        total += len(second) - common_prefix(first, second)
+        first, second = sequences[before], sequences[after]
+        total += len(second.tokens) - shared_tokens(first, second)
     return total

@@ -49,9 +49,16 @@ class EncodingRules:
 class Samples:
     """The encoded rows of one file, memory-mapped. S sequences, R rows."""
 
-    def __init__(self, folder: Path, references_S: NDArray[np.float64] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        references_S: NDArray[np.float64] | None = None,
+        *,
+        are_apart: bool = False,
+    ) -> None:
         self._folder = folder
         self._references_S = references_S
+        self._are_apart = are_apart
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
         self._tokens: NDArray[np.int32] = arrays["tokens"]
         self._starts: IntArray = arrays["starts"]
@@ -75,7 +82,11 @@ class Samples:
     def with_references(self, references_S: NDArray[np.float64]) -> Samples:
         """Return the same rows, whose sequences know their log-probability as the job began."""
         assert references_S.shape == (self.num_sequences,), "one for each sequence"
-        return Samples(self._folder, references_S)
+        return Samples(self._folder, references_S, are_apart=self._are_apart)
+
+    def apart(self) -> Samples:
+        """Return the same rows, whose sequences share no prefix in a forest."""
+        return Samples(self._folder, self._references_S, are_apart=True)
 
     def number_of(self, row: int, place: int) -> int:
         """Return which of the S sequences is the one at ``place`` of ``row``."""
@@ -99,6 +110,7 @@ class Samples:
             row=row,
             place=number - int(self._first[row]),
             reference=0.0 if self._references_S is None else float(self._references_S[number]),
+            is_apart=self._are_apart,
         )
 
 
