@@ -274,15 +274,23 @@ def test_a_job_is_cancelled_once(client, file_id):
     assert message.startswith("Job has already completed")
 
 
+def test_what_does_not_run_is_not_paused_and_what_is_not_paused_not_resumed(client, file_id):
+    job_id = create(client, file_id).json()["id"]
+    message = error_of(client.post(f"{JOBS}/{job_id}/pause"), 400)
+    assert "its status is validating_files. Only a job that runs" in message
+    message = error_of(client.post(f"{JOBS}/{job_id}/resume"), 400)
+    assert "Only a job that is paused" in message
+
+
 def test_waiting_jobs_tell_their_place(client, file_id):
     ids = [create(client, file_id).json()["id"] for _ in range(3)]
     places = [client.get(f"{JOBS}/{i}").json()["sintonia"]["waiting_behind"] for i in ids]
     assert places == [0, 1, 2]
 
 
-@pytest.mark.parametrize("path", ["", "/cancel", "/events", "/checkpoints"])
+@pytest.mark.parametrize("path", ["", "/cancel", "/pause", "/resume", "/events", "/checkpoints"])
 def test_an_unknown_job_is_404(client, path):
-    method = "POST" if path == "/cancel" else "GET"
+    method = "POST" if path in {"/cancel", "/pause", "/resume"} else "GET"
     answer = client.request(method, f"{JOBS}/ftjob-x{path}")
     message = error_of(answer, 404, None, "fine_tuning_job_id")
     assert message == "Could not find fine tune: ftjob-x"

@@ -27,7 +27,7 @@ COMMANDS = [
     ("settings",),
     ("version",),
     ("jobs",),
-    *(("jobs", name) for name in ("list", "show", "follow", "logs", "cancel")),
+    *(("jobs", name) for name in ("list", "show", "follow", "logs", "cancel", "pause", "resume")),
     ("files",),
     *(("files", name) for name in ("list", "upload", "show", "download", "delete")),
     ("models",),

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from sintonia import ids
-from sintonia.domain.jobs import TRANSITIONS, JobStatus, check_transition
+from sintonia.domain.jobs import TRANSITIONS, JobStatus, check_transition, statuses_before
 from sintonia.domain.models import FINE_TUNED, checkpoint_name, slug, tuned_name
 
 
@@ -14,6 +14,12 @@ def test_terminal_statuses_lead_nowhere_and_all_others_can_be_cancelled():
     assert terminal == {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}
     for status in set(JobStatus) - terminal:
         assert JobStatus.CANCELLED in TRANSITIONS[status]
+
+
+def test_only_a_running_job_is_paused_and_a_paused_one_waits_for_its_turn_again():
+    assert statuses_before(JobStatus.PAUSING) == {JobStatus.RUNNING}
+    assert statuses_before(JobStatus.PAUSED) == {JobStatus.PAUSING}
+    assert TRANSITIONS[JobStatus.PAUSED] == {JobStatus.QUEUED, JobStatus.CANCELLED}
 
 
 def test_a_job_cannot_skip_a_status():

@@ -4,8 +4,8 @@
 
     {"steps": 6, "step_seconds": 0.01, "attempts": {"1": {"crash_at": 3}, "*": {}}}
 
-An attempt may ``crash_at`` a step, ``hang_at`` one, ``wait_at`` one for the file ``go``,
-``fail`` with an exit record, ``damage`` its last checkpoint, or be ``deaf`` to SIGTERM. Losses
+An attempt may ``crash_at`` a step, ``hang_at`` one, ``wait_at`` one for the file ``go`` or
+for SIGTERM, ``fail`` with an exit record, ``damage`` its last checkpoint, or be ``deaf`` to SIGTERM. Losses
 depend on the step alone, as those of a trainer that resumes bit by bit do. Every second step is
 an epoch's end.
 """
@@ -55,7 +55,8 @@ def main() -> None:
             os._exit(9)
         while step == how.get("hang_at"):
             time.sleep(1)
-        while step == how.get("wait_at") and not (run.path.parent.parent / "go").exists():
+        go = run.path.parent.parent / "go"
+        while step == how.get("wait_at") and not (stopped or go.exists()):
             time.sleep(0.02)
             attempt.heartbeat.touch()
         if stopped:

@@ -199,6 +199,69 @@ def test_cancel_stops_the_trainer(context, store, given):
     assert texts(store, job.id)[-1] == "Fine-tuning job cancelled"
 
 
+def paused(store, job_id):
+    wait_until(lambda: store.jobs.get(job_id).status is JobStatus.PAUSED)
+
+
+def test_a_paused_job_frees_its_place_survives_a_new_worker_and_goes_on(context, store, given):
+    behave(given.home, every={"wait_at": 5})
+    job = submit(store)
+    with working(context):
+        wait_until(lambda: len(store.jobs.metrics(job.id)) == 4)
+        handle = store.jobs.get(job.id).handle
+        assert store.jobs.pause(job.id).status is JobStatus.PAUSING
+        paused(store, job.id)
+        assert not context.executor.is_alive(handle)
+        (given.home / "go").touch()
+        assert finished(store, submit(store).id).status is JobStatus.SUCCEEDED
+    with working(open_context(given, store)):
+        time.sleep(0.2)  # ten looks of the worker
+        resting = store.jobs.get(job.id)
+        assert (resting.status, resting.attempt, resting.handle) == (JobStatus.PAUSED, 1, None)
+        store.jobs.resume(job.id)
+        assert finished(store, job.id).attempt == 2
+    assert [row["step"] for row in store.jobs.metrics(job.id)] == [1, 2, 3, 4, 5, 6]
+    messages = texts(store, job.id)
+    assert "Fine-tuning job paused after step 4" in messages
+    assert FAILED_AND_RETRIED not in messages
+
+
+def test_a_pause_is_finished_by_the_worker_that_comes_after(context, store, given):
+    behave(given.home, step_seconds=0.05, steps=1000)
+    job = submit(store)
+    with working(context):
+        wait_until(lambda: store.jobs.metrics(job.id))
+    handle = store.jobs.get(job.id).handle
+    store.jobs.pause(job.id)
+    with working(open_context(given, store)):
+        paused(store, job.id)
+    assert not context.executor.is_alive(handle)
+
+
+def test_a_pause_of_a_job_whose_trainer_died_with_its_worker_needs_no_trainer(
+    context, store, given
+):
+    behave(given.home, step_seconds=0.05, steps=1000)
+    job = submit(store)
+    with working(context):
+        wait_until(lambda: store.jobs.metrics(job.id))
+    context.executor.stop(store.jobs.get(job.id).handle, 1)
+    store.jobs.pause(job.id)
+    with working(open_context(given, store)):
+        paused(store, job.id)
+    assert store.jobs.get(job.id).attempt == 1
+
+
+def test_a_paused_job_is_cancelled_without_a_worker(context, store, given):
+    behave(given.home, step_seconds=0.05, steps=1000)
+    job = submit(store)
+    with working(context):
+        wait_until(lambda: store.jobs.metrics(job.id))
+        store.jobs.pause(job.id)
+        paused(store, job.id)
+    assert store.jobs.cancel(job.id).status is JobStatus.CANCELLED
+
+
 def test_the_listed_checkpoints_of_a_job_that_never_succeeds_can_be_called(context, store, given):
     behave(given.home, steps=1000, every={"wait_at": 11})
     job = submit(store)

@@ -11,6 +11,7 @@ import pytest
 from sintonia.domain.files import FilePurpose
 from sintonia.domain.jobs import EventLevel, EventType, JobDraft, JobError, JobStatus
 from sintonia.domain.models import BaseRef, Model, ModelKind, checkpoint_name
+from sintonia.errors import InvalidRequest, JobNotFound
 from sintonia.store import ClaimLost, Stage, Store
 from sintonia.store.claims import (
     Admission,
@@ -312,3 +313,53 @@ def test_a_failure_says_why(store):
     assert job.error == JobError("invalid_training_file", "no rows", "training_file")
     (event,) = store.jobs.events(job.id, limit=1).items
     assert (event.level, event.message) == (EventLevel.ERROR, "no rows")
+
+
+def test_a_paused_job_frees_its_place_and_waits_again_once_resumed(store):
+    claim = running_claim(store)
+    job_id = claim.job.id
+    waiting = queued_job(store)
+    assert store.jobs.get(waiting.id).waiting_behind == 1
+    assert store.jobs.pause(job_id).status is JobStatus.PAUSING
+    assert store.jobs.pause(job_id).status is JobStatus.PAUSING, "asking again changes nothing"
+    assert store.queue.claim(Stage.RUNNING, "v", 30, max_running=1) is None, "it still runs"
+    claim = store.queue.import_records(claim, batch(1, step(1)))
+    store.queue.pause(store.queue.refresh(claim), "Fine-tuning job paused after step 1")
+    paused = store.jobs.get(job_id)
+    assert (paused.status, paused.handle) == (JobStatus.PAUSED, None)
+    assert store.jobs.pause(job_id).status is JobStatus.PAUSED
+    assert not store.queue.heartbeat(claim)
+    assert store.jobs.get(waiting.id).waiting_behind == 0
+    assert store.queue.claim(Stage.RUNNING, "v", 30, max_running=1).job.id == waiting.id
+    assert store.jobs.resume(job_id).status is JobStatus.QUEUED
+    assert store.queue.claim(Stage.RUNNING, "v", 30, max_running=2).job.id == job_id
+    assert texts(store, job_id)[-4:] == [
+        "Pausing fine-tuning job",
+        "Step 1/10: training loss=0.25",
+        "Fine-tuning job paused after step 1",
+        "Fine-tuning job resumed, moving job to queued state",
+    ]
+
+
+def test_a_job_that_ends_while_it_is_to_be_paused_has_ended(store):
+    claim = running_claim(store)
+    store.jobs.pause(claim.job.id)
+    assert store.queue.fail(claim, JobError("server_error", "x")).status is JobStatus.FAILED
+
+
+def test_only_running_jobs_are_paused_and_only_paused_ones_resumed(store):
+    job_id = queued_job(store).id
+    with pytest.raises(InvalidRequest, match="its status is queued"):
+        store.jobs.pause(job_id)
+    with pytest.raises(InvalidRequest, match="its status is queued"):
+        store.jobs.resume(job_id)
+    with pytest.raises(JobNotFound):
+        store.jobs.pause("ftjob-none")
+
+
+def test_a_paused_job_can_be_cancelled_and_leaves_nothing_to_stop(store):
+    claim = running_claim(store)
+    store.jobs.pause(claim.job.id)
+    store.queue.pause(store.queue.refresh(claim), "paused")
+    assert store.jobs.cancel(claim.job.id).status is JobStatus.CANCELLED
+    assert store.queue.claim(Stage.STOPPING, "v", 30) is None

@@ -27,7 +27,8 @@ START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 """How long a server may take to end."""
 POLL_SECONDS = 0.1
-ENDED = ("succeeded", "failed", "cancelled")
+AT_REST = ("succeeded", "failed", "cancelled", "paused")
+"""Statuses of jobs that need no server."""
 
 
 @contextmanager
@@ -153,7 +154,7 @@ def _leave(folder: ServerFolder, record: ServerRecord, client: Client, clients: 
     if not is_last_user(clients):
         return
     try:
-        unfinished = [job["id"] for job in client.jobs() if job["status"] not in ENDED]
+        unfinished = [job["id"] for job in client.jobs() if job["status"] not in AT_REST]
     except SintoniaError:
         unfinished = []
     if unfinished:

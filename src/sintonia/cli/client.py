@@ -116,6 +116,14 @@ class Client:
         """Cancel a job and return it."""
         return self._json("POST", f"fine_tuning/jobs/{_part(job_id)}/cancel")
 
+    def pause_job(self, job_id: str) -> Json:
+        """Pause a running job and return it."""
+        return self._json("POST", f"fine_tuning/jobs/{_part(job_id)}/pause")
+
+    def resume_job(self, job_id: str) -> Json:
+        """Let a paused job go on and return it."""
+        return self._json("POST", f"fine_tuning/jobs/{_part(job_id)}/resume")
+
     def models(self) -> list[Json]:
         """Return all models that can be asked."""
         return list(self._json("GET", "models")["data"])

@@ -159,6 +159,10 @@ def conclude(client: Client, job: Mapping[str, Any], screen: Console, url: str) 
     if job["status"] == "cancelled":
         screen.print(f"Job {job['id']} was cancelled.")
         raise typer.Exit(1)
+    if job["status"] == "paused":
+        command = f"sintonia jobs resume {job['id']}"
+        screen.print(f"Job {job['id']} is paused; `{command}` lets it go on.")
+        return
     name = job["fine_tuned_model"]
     screen.print()
     screen.print("Tuned model: ", style="bold", end="")

@@ -19,7 +19,8 @@ POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 90.0
 """How long a server may be away (it restarts its parts) before following gives up."""
 AWAY = "The server does not answer at the moment; waiting for it."
-TERMINAL = ("succeeded", "failed", "cancelled")
+AT_REST = ("succeeded", "failed", "cancelled", "paused")
+"""Statuses in which nothing more happens by itself."""
 
 
 class JobSource(Protocol):
@@ -56,8 +57,8 @@ class Update:
 
     @property
     def is_last(self) -> bool:
-        """Tell whether the job has ended."""
-        return self.job["status"] in TERMINAL
+        """Tell whether the job has ended, or rests."""
+        return self.job["status"] in AT_REST
 
 
 class Follower:
@@ -87,7 +88,10 @@ class Follower:
 def follow(
     source: JobSource, job_id: str, view: View, *, poll_seconds: float = POLL_SECONDS
 ) -> Json:
-    """Show a job until it ends; return it. A server that is away for a while is waited for."""
+    """Show a job until it ends or is paused; return it.
+
+    A server that is away for a while is waited for.
+    """
     follower = Follower(source, job_id)
     away_since: float | None = None
     while True:

@@ -20,7 +20,7 @@ from sintonia.cli.progress import status_line
 from sintonia.ids import is_id
 from sintonia.runs.layout import AttemptFolder, RunFolder
 
-app = typer.Typer(help="List, follow and cancel fine-tuning jobs.", no_args_is_help=True)
+app = typer.Typer(help="List, follow, pause and cancel fine-tuning jobs.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -80,6 +80,22 @@ def cancel(job_id: JobArgument, server: ServerOption = None) -> None:
     """Cancel a job."""
     with connect(settings_module.load(), server) as client:
         job = client.cancel_job(job_id)
+    console().print(f"Job {job['id']} is {job['status']}.")
+
+
+@app.command()
+def pause(job_id: JobArgument, server: ServerOption = None) -> None:
+    """Pause a running job: it saves its work and frees its place."""
+    with connect(settings_module.load(), server) as client:
+        job = client.pause_job(job_id)
+    console().print(f"Job {job['id']} is {job['status']}.")
+
+
+@app.command()
+def resume(job_id: JobArgument, server: ServerOption = None) -> None:
+    """Let a paused job go on where it stopped."""
+    with connect(settings_module.load(), server) as client:
+        job = client.resume_job(job_id)
     console().print(f"Job {job['id']} is {job['status']}.")
 
 

@@ -34,18 +34,23 @@ _log = logging.getLogger(__name__)
 def run_job(context: WorkerContext, claim: Claim) -> None:
     """Lead a claimed job as far as it goes.
 
-    It ends succeeded or failed, or is given back when the worker is to end. Raises
+    It ends succeeded or failed, is paused, or is given back when the worker is to end. Raises
     ``ClaimLost`` when the job was cancelled (its trainer is stopped) or taken over.
     """
     queue = context.store.queue
     if claim.job.status is JobStatus.QUEUED:
         claim = queue.start(claim)
     keep_checkpoints = read_spec(context.run_folder(claim.job.id).spec).keep_checkpoints
-    claim = _adopt(context, claim) or _launch(context, queue.start_attempt(claim))
+    adopted = _adopt(context, claim)
+    if adopted is None and _has_paused(context, claim):
+        return
+    claim = adopted or _launch(context, queue.start_attempt(claim))
     while True:
         followed = _follow(context, Watch(context, claim, keep_checkpoints))
         claim = followed.claim
         if followed.exit is not None and _has_finished(context, claim, followed.exit):
+            return
+        if followed.ending is not Ending.LEFT and _has_paused(context, claim):
             return
         newest_step = newest_resume_step(context.run_folder(claim.job.id))
         if context.stop.wait(_pause_seconds(context, followed)):
@@ -144,6 +149,17 @@ def _has_finished(context: WorkerContext, claim: Claim, ended: ExitRecord) -> bo
     return False
 
 
+def _has_paused(context: WorkerContext, claim: Claim) -> bool:
+    """Let a job rest that has no trainer, if its caller asked for it."""
+    claim = context.store.queue.refresh(claim)
+    if claim.job.status is not JobStatus.PAUSING:
+        return False
+    step = newest_resume_step(context.run_folder(claim.job.id))
+    where = f"after step {step}" if step else "before its first step was saved"
+    context.store.queue.pause(claim, f"Fine-tuning job paused {where}")
+    return True
+
+
 def _error_of(ended: ExitRecord) -> JobError:
     code = ended.code or TrainerFailed.default_code or "server_error"
     return JobError(code=code, message=ended.message or "The training process failed.")
@@ -158,6 +174,7 @@ def _why(context: WorkerContext, followed: Followed) -> JobError:
         Ending.DIED: "ended without a result",
         Ending.HUNG: f"did nothing for {context.pace.hang_seconds:g} seconds",
         Ending.EXITED: "was stopped or left a damaged result",
+        Ending.PAUSED: "was stopped for a pause",
     }[followed.ending]
     message = f"The training process {how}, {attempts} times in a row without progress."
     printed = last_output(context.run_folder(claim.job.id).attempt(claim.attempt))

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from sintonia.domain.jobs import EventLevel
+from sintonia.domain.jobs import EventLevel, JobStatus
 from sintonia.jobs.context import WorkerContext
 from sintonia.jobs.settle import checkpoint_model, remove_unlisted
 from sintonia.runs.layout import AttemptFolder
 from sintonia.runs.records import ExitRecord, Record, RecordKind, Tail, read_exit
-from sintonia.store import Claim, ClaimLost
+from sintonia.store import Claim
 from sintonia.store.claims import (
     CheckpointImport,
     EventImport,
@@ -38,6 +38,8 @@ class Ending(StrEnum):
     """The process is gone and said nothing."""
     HUNG = "hung"
     """It lived but did nothing for very long; it was stopped."""
+    PAUSED = "paused"
+    """Its caller asked for a pause; it was stopped."""
     LEFT = "left"
     """This worker is to end; the trainer lives on."""
 
@@ -85,8 +87,9 @@ class Watch:
             return Followed(Ending.EXITED, self._claim, exit_record)
         if not is_alive:
             return Followed(Ending.DIED, self._claim)
-        if not self._context.store.queue.is_held(self._claim):
-            raise ClaimLost(self._claim.job.id)
+        self._claim = self._context.store.queue.refresh(self._claim)
+        if self._claim.job.status is JobStatus.PAUSING:
+            return self._pause()
         if self._pulse.has_stopped():
             self._context.executor.stop(self.handle, 0)
             self._import()
@@ -113,6 +116,12 @@ class Watch:
         if not isinstance(record, CheckpointImport):
             return record
         return replace(record, model=checkpoint_model(self._context, self._claim, record.step))
+
+    def _pause(self) -> Followed:
+        """Stop the trainer, which saves the step it is in however long that takes."""
+        self._context.executor.stop(self.handle, self._context.pace.hang_seconds)
+        self._import()
+        return Followed(Ending.PAUSED, self._claim, read_exit(self._attempt))
 
     def _stop_trainer(self) -> None:
         """A trainer that wrote its exit record has nothing more to do."""

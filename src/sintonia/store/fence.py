@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sintonia.domain.jobs import JobStatus, check_transition
+from sintonia.domain.jobs import JobStatus, check_transition, statuses_before
 from sintonia.store.claims import Claim, ClaimLost, Stage
 from sintonia.store.jobs import ACTIVE, select_jobs
 from sintonia.store.rows import job_of
@@ -50,10 +50,14 @@ def lock_job(connection: sa.Connection, claim: Claim) -> None:
 def move_job(
     connection: sa.Connection, claim: Claim, status: JobStatus, values: dict[str, Any]
 ) -> None:
-    """Change a job and its status, from the one that the claim saw. Raises ``ClaimLost``."""
+    """Change a job and its status. Raises ``ClaimLost``.
+
+    A caller may have asked for a pause since the claim was read: what counts is the status that
+    the row has now.
+    """
     check_transition(claim.job.status, status)
-    is_as_claimed = JOBS.c.status == claim.job.status
-    change_job(connection, claim, {"status": status, **values}, is_as_claimed)
+    may_move = JOBS.c.status.in_(statuses_before(status))
+    change_job(connection, claim, {"status": status, **values}, may_move)
 
 
 def finish_job(

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs as their callers see them: create, read, cancel.
+"""Fine-tuning jobs as their callers see them: create, read, cancel, pause, resume.
 
 Invariant: a job and its first event, a status and its event, appear together or not at all.
 What the worker does to a job is in ``queue.py``.
@@ -32,6 +32,8 @@ from sintonia.store.tables import CHECKPOINTS, EVENTS, JOB_METADATA, JOBS
 
 ACTIVE = tuple(status for status in JobStatus if not status.is_terminal)
 WAITING = (JobStatus.VALIDATING_FILES, JobStatus.QUEUED)
+AHEAD = tuple(status for status in ACTIVE if status is not JobStatus.PAUSED)
+"""Statuses of jobs that others wait for."""
 MAX_SEED = 2**31 - 1
 
 MetricRows = list[Mapping[str, Any]]
@@ -152,6 +154,41 @@ class Jobs:
             insert_event(connection, job_id, "Fine-tuning job cancelled")
         return job
 
+    def pause(self, job_id: str) -> Job:
+        """Ask for a running job to be paused; asking again changes nothing.
+
+        Its worker does it: the job is ``pausing`` until the trainer has saved its work.
+        Raises ``JobNotFound``, ``InvalidRequest``.
+        """
+        asked = {JobStatus.PAUSING, JobStatus.PAUSED}
+        with self._database.write() as connection:
+            change = JOBS.update().where(JOBS.c.id == job_id, JOBS.c.status == JobStatus.RUNNING)
+            is_new = connection.execute(change.values(status=JobStatus.PAUSING)).rowcount
+            job = read_job(connection, job_id)
+            if job.status not in asked:
+                raise InvalidRequest(
+                    f"Job {job_id} cannot be paused: its status is {job.status}. "
+                    "Only a job that runs can be paused."
+                )
+            if is_new:
+                insert_event(connection, job_id, "Pausing fine-tuning job")
+        return job
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job wait for its turn again. Raises ``JobNotFound``, ``InvalidRequest``."""
+        with self._database.write() as connection:
+            change = JOBS.update().where(JOBS.c.id == job_id, JOBS.c.status == JobStatus.PAUSED)
+            values = {"status": JobStatus.QUEUED, "num_failures": 0, "lease_expires_at": 0.0}
+            resumed = connection.execute(change.values(values)).rowcount
+            job = read_job(connection, job_id)
+            if not resumed:
+                raise InvalidRequest(
+                    f"Job {job_id} cannot be resumed: its status is {job.status}. "
+                    "Only a job that is paused can be resumed."
+                )
+            insert_event(connection, job_id, "Fine-tuning job resumed, moving job to queued state")
+        return job
+
 
 def select_jobs() -> sa.Select[Any]:
     """Return the query for jobs, with the number of jobs that run or wait before each."""
@@ -159,7 +196,7 @@ def select_jobs() -> sa.Select[Any]:
     before = (
         sa.select(sa.func.count())
         .select_from(other)
-        .where(other.c.status.in_(ACTIVE), other.c.seq < JOBS.c.seq)
+        .where(other.c.status.in_(AHEAD), other.c.seq < JOBS.c.seq)
         .scalar_subquery()
     )
     waiting_behind = sa.case((JOBS.c.status.in_(WAITING), before), else_=0)

@@ -47,7 +47,7 @@ LAUNCHING = "launching"
 
 _WORK = {
     Stage.PREPARING: JOBS.c.status == JobStatus.VALIDATING_FILES,
-    Stage.RUNNING: JOBS.c.status.in_([JobStatus.QUEUED, JobStatus.RUNNING]),
+    Stage.RUNNING: JOBS.c.status.in_([JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSING]),
     Stage.STOPPING: sa.and_(JOBS.c.status.in_(ENDED), JOBS.c.handle.is_not(None)),
 }
 
@@ -214,6 +214,13 @@ class Queue:
             insert_event(connection, claim.job.id, message, level=EventLevel.WARN)
             return read_again(connection, claim)
 
+    def pause(self, claim: Claim, message: str) -> None:
+        """Let a job rest whose trainer has gone, and give the claim up. Raises ``ClaimLost``."""
+        values = {"owner": None, "lease_expires_at": 0, "handle": None, "estimated_finish": None}
+        with self._database.write() as connection:
+            move_job(connection, claim, JobStatus.PAUSED, values)
+            insert_event(connection, claim.job.id, message)
+
     def settle(self, claim: Claim, settlement: Settlement) -> Job:
         """Let a job succeed: models, result file, status and name at once. Raises ``ClaimLost``."""
         job_id, model = claim.job.id, settlement.model
@@ -271,7 +278,7 @@ def _work(stage: Stage, now: float, max_running: int | None) -> sa.ColumnElement
     num_running = (
         sa.select(sa.func.count())
         .select_from(jobs)
-        .where(sa.or_(jobs.c.status == JobStatus.RUNNING, about_to_run))
+        .where(sa.or_(jobs.c.status.in_([JobStatus.RUNNING, JobStatus.PAUSING]), about_to_run))
         .scalar_subquery()
     )
     return sa.and_(free, sa.or_(JOBS.c.status != JobStatus.QUEUED, num_running < max_running))

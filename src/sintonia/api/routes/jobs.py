@@ -80,6 +80,18 @@ def cancel_job(job_id: str, services: ServicesDep) -> JobObject:
     return _shown(services.store.jobs.cancel(job_id), services)
 
 
+@router.post("/{job_id}/pause")
+def pause_job(job_id: str, services: ServicesDep) -> JobObject:
+    """Let a running job save its work and rest; it is ``pausing`` until that is done."""
+    return _shown(services.store.jobs.pause(job_id), services)
+
+
+@router.post("/{job_id}/resume")
+def resume_job(job_id: str, services: ServicesDep) -> JobObject:
+    """Put a paused job back into the queue."""
+    return _shown(services.store.jobs.resume(job_id), services)
+
+
 @router.get("/{job_id}/events")
 @router.post("/{job_id}/events")
 def list_events(
