@@ -5,9 +5,9 @@
     {"steps": 6, "step_seconds": 0.01, "attempts": {"1": {"crash_at": 3}, "*": {}}}
 
 An attempt may ``crash_at`` a step, ``hang_at`` one, ``wait_at`` one for the file ``go`` or
-for SIGTERM, ``fail`` with an exit record, ``damage`` its last checkpoint, or be ``deaf`` to SIGTERM. Losses
-depend on the step alone, as those of a trainer that resumes bit by bit do. Every second step is
-an epoch's end.
+for SIGTERM, ``fail`` with an exit record, ``damage`` its last checkpoint, or be ``deaf`` to
+SIGTERM. Losses depend on the step alone, as those of a trainer that resumes bit by bit do. Every
+second step is an epoch's end.
 """
 
 from __future__ import annotations
