@@ -9,11 +9,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sintonia.data.forest import EncodedSequence, Forest
 from sintonia.models.policy import Policy
+
+
+@dataclass(frozen=True)
+class SequenceLosses:
+    """What each of a forest's S sequences adds to its row's own loss, and over what.
+
+    A row's loss is the sum of its totals divided by the sum of its counts. Of a preference pair
+    the first sequence carries the loss of both.
+    """
+
+    totals_S: NDArray[np.float64]
+    counts_S: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,8 @@ class LossOutput:
     count: float
     sums: Mapping[str, float] = field(default_factory=dict)
     """Further metrics as sums over the same count, by OpenAI's name without its prefix."""
+    by_sequence: SequenceLosses | None = None
+    """Without a graph; tells bad rows from good ones."""
 
 
 class Objective(Protocol):

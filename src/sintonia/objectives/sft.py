@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from sintonia.data.forest import EncodedSequence, Forest, pack
 from sintonia.models.policy import Policy
-from sintonia.objectives.base import LossOutput
+from sintonia.objectives.base import LossOutput, SequenceLosses, sum_by_sequence
 from sintonia.runs.spec import SftSettings, TrainSpec
 
 
@@ -37,6 +38,14 @@ class Supervised:
         """Return the loss summed over the learned tokens."""
         scores = policy.score(forest)
         weights_N = torch.from_numpy(forest.weights_N).to(policy.device)
-        total = -(scores.log_probabilities_N * weights_N).sum()
+        losses_N = -scores.log_probabilities_N * weights_N
         right = float((scores.is_likeliest_N * weights_N).sum())
-        return LossOutput(total, self.count(forest), {"mean_token_accuracy": right})
+        return LossOutput(
+            losses_N.sum(),
+            self.count(forest),
+            {"mean_token_accuracy": right},
+            SequenceLosses(
+                totals_S=sum_by_sequence(losses_N.detach(), forest).cpu().numpy(),
+                counts_S=np.bincount(forest.sequence_of_N, forest.weights_N, forest.num_sequences),
+            ),
+        )
