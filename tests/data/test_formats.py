@@ -54,7 +54,7 @@ def problem_in(*messages, **rest):
 
 
 def test_the_folder_is_the_registry_and_private_modules_are_not_in_it():
-    assert [known.NAME for known in formats.all_formats()] == ["chat", "completion"]
+    assert [known.NAME for known in formats.all_formats()] == ["chat", "completion", "preference"]
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,9 @@ def test_the_folder_is_the_registry_and_private_modules_are_not_in_it():
         ([{"prompt": "a", "completion": "b"}], "completion"),
         ([{"completion": "b"}], "completion"),
         ([{"text": "a"}, {"messages": []}], "chat"),
+        ([{"input": {"messages": []}}], "preference"),
+        ([{"preferred_output": []}], "preference"),
+        ([{"input": "a", "output": "b"}], None),
         ([{"text": "a"}], None),
         ([], None),
     ],
@@ -72,11 +75,9 @@ def test_the_first_row_that_has_a_format_tells_the_file_s(rows, name):
     assert formats.detect_format(rows) == name
 
 
-def test_preference_rows_are_recognised_without_being_read():
-    row = {"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []}
-    assert formats.format_of(row) is None
-    assert formats.other_format_of(row) == "preference"
-    assert formats.other_format_of({"text": "a"}) is None
+def test_each_format_names_the_method_that_learns_from_it():
+    methods = {known.NAME: formats.method_of(known.NAME) for known in formats.all_formats()}
+    assert methods == {"chat": "supervised", "completion": "supervised", "preference": "dpo"}
 
 
 # --- completion -------------------------------------------------------------------------------

@@ -6,9 +6,10 @@ import json
 import pytest
 
 from sintonia.data.renderer import Renderer, RendererFiles
-from sintonia.data.validate import detect_format, iter_examples, validate
+from sintonia.data.validate import detect_format, iter_examples, validate, with_method
 from sintonia.domain.datasets import MAX_PROBLEMS_KEPT
 from sintonia.domain.examples import ChatExample, CompletionExample
+from sintonia.domain.methods import MethodType
 from sintonia.errors import InvalidData, InvalidValue
 
 TEMPLATE = (
@@ -148,19 +149,26 @@ def test_rows_of_no_known_shape_are_refused_in_openai_s_words(file):
     assert [problem.line for problem in report.problems] == list(range(1, 11))
 
 
-def test_a_preference_file_is_refused_once_with_the_method_that_it_needs(file):
-    answer = [{"role": "assistant", "content": "x"}]
-    rows = [
-        {"input": {"messages": []}, "preferred_output": answer, "non_preferred_output": answer}
-    ] * 12
-    report = validate(file(*rows))
-    assert [problem.message for problem in report.problems] == [
-        (
-            "Input file train.jsonl is in the fine-tune-preference format, but the specified "
-            "fine-tuning job is not using 'dpo' as the training method "
-            "(provided method=supervised)."
-        )
-    ]
+def test_a_file_is_refused_for_a_method_that_does_not_learn_from_its_format(file):
+    report = validate(file(*chats(12)))
+    assert with_method(report, MethodType.SUPERVISED, "file-1") is report
+    refused = with_method(report, MethodType.DPO, "file-1")
+    assert (refused.num_problems, refused.is_valid) == (1, False)
+    assert refused.summary() == (
+        "Input file file-1 is in the fine-tune-chat format, but the specified fine-tuning job is "
+        "not using 'supervised' as the training method (provided method=dpo)."
+    )
+    answer = {"role": "assistant", "content": "x"}
+    preference = {
+        "input": {"messages": [{"role": "user", "content": "?"}]},
+        "preferred_output": [answer],
+        "non_preferred_output": [answer | {"content": "y"}],
+    }
+    pairs = validate(file(*[preference] * 12))
+    assert with_method(pairs, MethodType.DPO, "file-2") is pairs
+    assert "is not using 'dpo' as the training method (provided method=supervised)." in (
+        with_method(pairs, MethodType.SUPERVISED, "file-2").summary()
+    )
 
 
 def test_repeated_rows_are_a_warning_with_their_count(file):

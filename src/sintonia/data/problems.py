@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sintonia.domain.datasets import MAX_PROBLEMS_KEPT, Problem
@@ -66,26 +66,36 @@ class RowLog:
     number: int
     count_before: int
     message: int | None = None
-    """Message of the row, from 1; ``None`` when the row as a whole is meant."""
+    """From 1; ``None`` when no message is meant."""
+    path: str = ""
+    """Where in the row the part lies that is meant, like ``messages[1]``; empty for the row."""
+    part: str = ""
+    """What messages call the key that the part belongs to; empty where it need not be said."""
 
     @property
     def is_clean(self) -> bool:
         """Tell whether nothing was found in this row so far."""
         return self.log.count == self.count_before
 
-    def of_message(self, message: int) -> RowLog:
-        """Return the log of one message of this row."""
-        return RowLog(self.log, self.line, self.number, self.count_before, message)
+    def within(self, key: str) -> RowLog:
+        """Return the log of what the row has under ``key``."""
+        return replace(self, path=key, part=key)
+
+    def of_message(self, message: int, key: str = "messages") -> RowLog:
+        """Return the log of one message of the array that this part, or the row, has at ``key``."""
+        part = self.part if key == "messages" else key
+        path = _joined(self.path, f"{key}[{message - 1}]")
+        return replace(self, message=message, path=path, part=part)
 
     def add(self, rule: str, field: str | None = None) -> None:
-        """Add a problem whose text is ``Example N[, message M] RULE``.
+        """Add a problem whose text is ``Example N[, message M][ of PART] RULE``.
 
-        ``field`` is a path within the message, or within the row when no message is meant.
+        ``field`` is a path within the part that is meant.
         """
-        place = f"Example {self.number}"
-        if self.message is not None:
-            place += f", message {self.message}"
-            field = f"messages[{self.message - 1}]" + (f".{field}" if field else "")
+        parts = (f"message {self.message}" if self.message is not None else "", self.part)
+        place = " of ".join(part for part in parts if part)
+        place = f"Example {self.number}" + (f", {place}" if place else "")
+        field = _joined(self.path, field) or None
         self.log.add(Problem(f"{place} {rule}", self.line, self.message, field))
 
     def add_wrong_type(self, value: Any, path: str, expected: str) -> None:
@@ -100,3 +110,7 @@ class RowLog:
             self.add(
                 f"contains an extra {quoted(key)}{inside}.", f"{where}.{short}" if where else short
             )
+
+
+def _joined(path: str, field: str | None) -> str:
+    return ".".join(part for part in (path, field) if part)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,14 @@ from sintonia import ids
 from sintonia.data import chat_template
 from sintonia.data.probe import Probe, Shape, role_shapes, shape_of
 from sintonia.data.special_tokens import SpecialTokens
-from sintonia.domain.examples import ChatExample, CompletionExample, Example, Message, ToolCall
+from sintonia.domain.examples import (
+    ChatExample,
+    CompletionExample,
+    Example,
+    Message,
+    PreferenceExample,
+    ToolCall,
+)
 from sintonia.errors import InvalidValue
 from sintonia.sealed import read_json
 
@@ -108,7 +115,7 @@ class Renderer:
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def sequences(self, example: Example) -> list[TokenSequence]:
-        """Return one sequence for each learned turn.
+        """Return one sequence for each learned turn; of a pair the preferred answer first.
 
         Raises ``InvalidValue`` when the template cannot express the row: a tool, a call or a
         text that does not show in what it renders, or a token of its own in a text.
@@ -118,6 +125,8 @@ class Renderer:
                 return [self._completion_sequence(example)]
             case ChatExample():
                 return self._chat_sequences(example)
+            case PreferenceExample():
+                return self._preference_sequences(example)
 
     def chat_prompt(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
@@ -177,6 +186,30 @@ class Renderer:
             ids_ = (*self._encode(answer), self._token_id(end_token))
             sequences.append(TokenSequence(tuple(self._encode(prompt)), ids_, weight))
         return sequences
+
+    def _preference_sequences(self, example: PreferenceExample) -> list[TokenSequence]:
+        outputs = {
+            "preferred_output": example.preferred,
+            "non_preferred_output": example.non_preferred,
+        }
+        pair = []
+        for key, answer in outputs.items():
+            whole = ChatExample((*example.messages, answer), example.tools)
+            with _placed_in_preference(key, len(example.messages)):
+                pair.append(self._last_turn(whole))
+        if pair[0].answer_ids == pair[1].answer_ids:
+            raise InvalidValue(
+                "has two outputs that the chat template writes alike; there is nothing to prefer",
+                param="non_preferred_output",
+            )
+        return pair
+
+    def _last_turn(self, example: ChatExample) -> TokenSequence:
+        self._check_texts(example.messages)
+        self._check_tools(example.tools)
+        prompt, answer, end_token = self._turn(example, len(example.messages) - 1)
+        ids_ = (*self._encode(answer), self._token_id(end_token))
+        return TokenSequence(tuple(self._encode(prompt)), ids_)
 
     def _turn(self, example: ChatExample, place: int) -> tuple[str, str, str]:
         """Return prompt and answer of the turn at ``place``, and the token that ends it."""
@@ -268,6 +301,17 @@ class Renderer:
 CALL_BEGIN = "<tool_call>"
 """How a tool call begins in an answer's text."""
 _CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
+
+
+@contextmanager
+def _placed_in_preference(key: str, num_input: int) -> Iterator[None]:
+    """Let a refusal name the message where a preference row has it."""
+    try:
+        yield
+    except InvalidValue as error:
+        place = re.sub(r"^(messages|tools)\[", r"input.\1[", error.param or "")
+        place = place.replace(f"input.messages[{num_input}]", f"{key}[0]")
+        raise InvalidValue(error.message, param=place or None) from None
 
 
 def _parse_call(text: str) -> ToolCall | None:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from sintonia.data.forest import EncodedSequence, IntArray, count_tokens
 from sintonia.data.renderer import Renderer
-from sintonia.data.validate import iter_examples
-from sintonia.domain.examples import Example
+from sintonia.data.validate import is_same_when_cut, iter_examples
+from sintonia.domain.examples import Example, PreferenceExample
 from sintonia.errors import DamagedCheckpoint, InvalidData
 from sintonia.sealed import hash_file, seal, verify
 
@@ -191,8 +191,14 @@ def encode(
     Raises ``InvalidData`` for one that is longer than the context, unless it is to be cut and
     something learned is left: a turn that lies past the context whole is left out.
     """
-    encoded = []
-    for sequence in renderer.sequences(example):
+    sequences, encoded = renderer.sequences(example), []
+    is_cut_pair = rules.truncate and isinstance(example, PreferenceExample)
+    if is_cut_pair and is_same_when_cut(sequences, rules.context_tokens):
+        raise InvalidData(
+            f"Example {number} has answers that are the same within the {rules.context_tokens} "
+            "tokens that the model reads. Shorten its input."
+        )
+    for sequence in sequences:
         if len(sequence) > rules.context_tokens and not rules.truncate:
             raise InvalidData(
                 f"Example {number} has {len(sequence)} tokens; the model reads at most "

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +22,8 @@ from sintonia.data.problems import ProblemLog, RowLog
 from sintonia.data.reader import JsonlReader, Row
 from sintonia.data.renderer import Renderer, TokenSequence
 from sintonia.domain.datasets import MIN_EXAMPLES, DatasetReport, Problem
-from sintonia.domain.examples import Example
+from sintonia.domain.examples import Example, PreferenceExample
+from sintonia.domain.methods import MethodType
 from sintonia.errors import InvalidData, InvalidRequest, InvalidValue
 
 Progress = Callable[[int, int], None]
@@ -33,7 +34,7 @@ _PROGRESS_BYTES = 1024 * 1024
 _PROBLEMS_SHOWN = 3
 _MAX_FINGERPRINTS = 4_000_000
 """Repeated rows are looked for among this many, 8 bytes each."""
-_MESSAGE_PARAM = re.compile(r"messages\[(\d+)\](?:\.(.+))?")
+_MESSAGE_PARAM = re.compile(r"(?:(input)\.)?(\w+)\[(\d+)\](?:\.(.+))?")
 
 
 def validate(
@@ -53,7 +54,7 @@ def validate(
     """
     path = Path(path)
     problems = ProblemLog()
-    check = _Check(RowParser(path.name, problems), problems, renderer, truncate)
+    check = _Check(RowParser(problems), problems, renderer, truncate)
     with _opened(path) as file:
         reader = JsonlReader(file, problems)
         meter = _Meter(progress, path.stat().st_size)
@@ -91,7 +92,7 @@ def iter_examples(path: Path | str) -> Iterator[tuple[int, Example]]:
     """
     path = Path(path)
     problems = ProblemLog()
-    parser = RowParser(path.name, problems)
+    parser = RowParser(problems)
     with _opened(path) as file:
         for row in JsonlReader(file, problems):
             example = parser.parse(row)
@@ -101,40 +102,50 @@ def iter_examples(path: Path | str) -> Iterator[tuple[int, Example]]:
     _raise_if_any(problems, path)
 
 
+def with_method(report: DatasetReport, method: MethodType, name: str) -> DatasetReport:
+    """Return ``report`` with one more problem, the first, when its format is of another method.
+
+    ``name`` is what the message calls the file.
+    """
+    if report.format is None or (needed := formats.method_of(report.format)) is method:
+        return report
+    text = (
+        f"Input file {name} is in the fine-tune-{report.format} format, but the specified "
+        f"fine-tuning job is not using '{needed}' as the training method "
+        f"(provided method={method})."
+    )
+    problems = (Problem(text), *report.problems)
+    return replace(report, problems=problems, num_problems=report.num_problems + 1)
+
+
 class RowParser:
     """Turns rows into examples; a file has one format, that of the first row that has one."""
 
-    def __init__(self, file_name: str, problems: ProblemLog) -> None:
+    def __init__(self, problems: ProblemLog) -> None:
         self.format_name: str | None = None
-        """``chat`` or ``completion``; ``None`` while no row told."""
-        self._file_name = file_name
+        """``None`` while no row told."""
         self._problems = problems
         self._format: formats.Format | None = None
-        self._shape: str | None = None
-        """As ``format_name``, or a format that is recognised but not read."""
 
     def parse(self, row: Row) -> Example | None:
         """Return the example, or ``None`` when the row has problems, which are in the log."""
         if row.value is None:
             return None
         found = self._format_of(row.value)
-        shape = found.NAME if found else formats.other_format_of(row.value)
-        if shape is None:
+        if found is None:
             self._refuse_unknown(row)
             return None
-        if self._shape is None:
-            self._shape = shape
-            self._format, self.format_name = found, found.NAME if found else None
-            if found is None:
-                self._refuse_file(row, shape)
+        name = found.NAME
+        if self._format is None:
+            self._format, self.format_name = found, name
         log = self._problems.row(row.line, row.number)
-        if shape != self._shape:
+        if name != self.format_name:
             log.add(
-                f"is in the {shape} format, but the file begins in the {self._shape} format. "
-                "Use one format per file."
+                f"is in the {name} format, but the file begins in the {self.format_name} "
+                "format. Use one format per file."
             )
             return None
-        return found.parse(row.value, log) if found else None
+        return found.parse(row.value, log)
 
     def _format_of(self, row: Mapping[str, Any]) -> formats.Format | None:
         """Return the row's format: the file's own when it matches, which is quick to tell."""
@@ -145,16 +156,6 @@ class RowParser:
     def _refuse_unknown(self, row: Row) -> None:
         place = "" if row.number == 1 else f"Example {row.number}: "
         self._problems.add(Problem(place + UNKNOWN_FORMAT, row.line))
-
-    def _refuse_file(self, row: Row, shape: str) -> None:
-        """Refuse the file once for a format that another training method reads."""
-        method = formats.METHOD_OF_OTHER_FORMATS[shape]
-        text = (
-            f"Input file {self._file_name} is in the fine-tune-{shape} format, but the specified "
-            f"fine-tuning job is not using '{method}' as the training method "
-            "(provided method=supervised)."
-        )
-        self._problems.add(Problem(text, row.line))
 
 
 @dataclass
@@ -191,7 +192,14 @@ class _Check:
         except InvalidRequest as error:
             _add_refusal(error, log)
             return
-        self._measure(sequences, self.renderer.context_tokens, log)
+        limit = self.renderer.context_tokens
+        self._measure(sequences, limit, log)
+        is_cut_pair = self.truncate and isinstance(example, PreferenceExample)
+        if is_cut_pair and is_same_when_cut(sequences, limit):
+            log.add(
+                f"has answers that are the same within the {limit} tokens that the model reads. "
+                "Shorten its input."
+            )
 
     def _measure(self, sequences: list[TokenSequence], limit: int, log: RowLog) -> None:
         """Count the tokens that would be trained on; refuse a row that does not fit."""
@@ -227,6 +235,12 @@ class _Check:
             )
 
 
+def is_same_when_cut(pair: Sequence[TokenSequence], limit: int) -> bool:
+    """Tell whether two sequences are equal in their first ``limit`` tokens."""
+    first, second = ((*sequence.prompt_ids, *sequence.answer_ids)[:limit] for sequence in pair)
+    return first == second
+
+
 class _Meter:
     """Tells a listener about progress, once a mebibyte and at the end."""
 
@@ -250,8 +264,9 @@ def _add_refusal(error: InvalidRequest, log: RowLog) -> None:
     """Add what a renderer refused, with the place that it names."""
     inside = _MESSAGE_PARAM.fullmatch(error.param or "")
     path = error.param
-    if inside:
-        log, path = log.of_message(int(inside[1]) + 1), inside[2]
+    if inside and inside[2] != "tools":
+        log = log.within(inside[1]) if inside[1] else log
+        log, path = log.of_message(int(inside[3]) + 1, inside[2]), inside[4]
     rule = error.message.removeprefix("message ")
     log.add(rule if rule != error.message else f"cannot be rendered: {rule}", path)
 

@@ -33,7 +33,7 @@ class DatasetReport:
 
     path: str
     format: str | None
-    """``chat`` or ``completion``; ``None`` when no row told."""
+    """``chat``, ``completion`` or ``preference``; ``None`` when no row told."""
     num_examples: int
     size_bytes: int
     sha256: str

@@ -54,4 +54,15 @@ class CompletionExample:
     completion: str
 
 
-Example = ChatExample | CompletionExample
+@dataclass(frozen=True)
+class PreferenceExample:
+    """A conversation and two answers to it, of which one is preferred."""
+
+    messages: tuple[Message, ...]
+    preferred: Message
+    non_preferred: Message
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """As of :class:`ChatExample`."""
+
+
+Example = ChatExample | CompletionExample | PreferenceExample

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from sintonia.domain.choices import Choices
+
 AUTO: Literal["auto"] = "auto"
 """The value of a hyperparameter that the platform is to choose."""
 
@@ -17,6 +19,7 @@ class MethodType(StrEnum):
     """OpenAI's names of the methods that are built."""
 
     SUPERVISED = "supervised"
+    DPO = "dpo"
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,14 @@ class Hyperparameters:
     """Rows per optimizer step, 1 to 256."""
     learning_rate_multiplier: FloatOrAuto = AUTO
     """Scales the base model's own learning rate from the catalog; above 0, at most 100."""
+    beta: FloatOrAuto = AUTO
+    """DPO: how closely the tuned model stays to its start; above 0, at most 2."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method with its hyperparameters."""
+    """A method with what its caller chose of it."""
 
     type: MethodType = MethodType.SUPERVISED
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
+    choices: Choices = field(default_factory=Choices)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sintonia.bases.library import BaseModel
 from sintonia.data.renderer import Renderer
-from sintonia.data.validate import validate
+from sintonia.data.validate import validate, with_method
 from sintonia.domain.datasets import MIN_EXAMPLES, DatasetReport
 from sintonia.domain.jobs import EventLevel, JobError
 from sintonia.domain.models import Model, tuned_name
@@ -175,6 +175,7 @@ def _check_files(
             min_examples=min_examples,
             called=called,
         )
+        report = with_method(report, draft.method.type, file_id)
         # Relative to the run's folder, so that the folder can be moved.
         ref = DataRef(f"data/{name}", report.sha256, report.num_examples, file_id)
         checked[field] = _Data(ref, report, path)

@@ -3,6 +3,7 @@
 A format is a module with
 
 - ``NAME``, which is also its file's name,
+- ``METHOD``: the training method that learns from its rows,
 - ``matches(row)``: whether a row is meant to be of this format, judged by its keys alone,
 - ``parse(row, log)``: the row's ``Example``, or ``None`` when problems were added to ``log``;
   it never stops at the first problem.
@@ -20,16 +21,14 @@ from typing import Any, Protocol, cast
 from sintonia import plugins
 from sintonia.data.problems import RowLog
 from sintonia.domain.examples import Example
-
-METHOD_OF_OTHER_FORMATS: Mapping[str, str] = {"preference": "dpo"}
-"""Formats that are recognised but not read, and the training method that would need each."""
-_PREFERENCE_KEYS = ("preferred_output", "non_preferred_output")
+from sintonia.domain.methods import MethodType
 
 
 class Format(Protocol):
     """What a module of this folder offers."""
 
     NAME: str
+    METHOD: MethodType
 
     def matches(self, row: Mapping[str, Any]) -> bool:
         """Tell by its keys whether ``row`` is meant to be of this format."""
@@ -50,9 +49,9 @@ def format_of(row: Mapping[str, Any]) -> Format | None:
     return next((known for known in all_formats() if known.matches(row)), None)
 
 
-def other_format_of(row: Mapping[str, Any]) -> str | None:
-    """Return the recognised but unread format of ``row``, if it is of one."""
-    return "preference" if any(key in row for key in _PREFERENCE_KEYS) else None
+def method_of(name: str) -> MethodType:
+    """Return the method that learns from files of the format ``name``."""
+    return {known.NAME: known.METHOD for known in all_formats()}[name]
 
 
 def detect_format(rows: Iterable[Mapping[str, Any]]) -> str | None:

@@ -11,8 +11,10 @@ from typing import Any
 
 from sintonia.data.problems import RowLog
 from sintonia.domain.examples import CompletionExample
+from sintonia.domain.methods import MethodType
 
 NAME = "completion"
+METHOD = MethodType.SUPERVISED
 _KEYS = ("prompt", "completion")
 
 
