@@ -46,6 +46,10 @@ class Supervised:
             {"mean_token_accuracy": right},
             SequenceLosses(
                 totals_S=sum_by_sequence(losses_N.detach(), forest).cpu().numpy(),
-                counts_S=np.bincount(forest.sequence_of_N, forest.weights_N, forest.num_sequences),
+                counts_S=np.bincount(
+                    forest.sequence_of_N,
+                    weights=forest.weights_N,
+                    minlength=forest.num_sequences,
+                ),
             ),
         )
