@@ -50,6 +50,6 @@ class Supervised:
                     forest.sequence_of_N,
                     weights=forest.weights_N,
                     minlength=forest.num_sequences,
-                ),
+                ).astype(np.float64),
             ),
         )
