@@ -26,7 +26,7 @@ from sintonia.runs.records import (
     write_exit,
 )
 from sintonia.runs.spec import TrainSpec
-from sintonia.training.reporter import EncodingProgress, Reporter
+from sintonia.training.reporter import RowProgress, Reporter
 from sintonia.training.run import main
 
 POINTS = [
@@ -171,11 +171,11 @@ def test_encoding_shows_that_it_lives_and_how_far_it_is(tmp_path):
     attempt.path.mkdir()
     reporter = Reporter(attempt)
     os.utime(attempt.heartbeat, (1, 1))
-    progress = EncodingProgress(reporter, "training", 50_000, every_seconds=0.0)
+    progress = RowProgress(reporter, "Encoding training rows", 50_000, every_seconds=0.0)
     progress(0)
     assert attempt.heartbeat.stat().st_mtime > 1, "waiting for another's encoding beats too"
     progress(12_000)
-    calm = EncodingProgress(reporter, "validation", 50, every_seconds=3600.0)
+    calm = RowProgress(reporter, "Encoding validation rows", 50, every_seconds=3600.0)
     calm(50)
     reporter.close()
     records, _ = Tail(attempt.records).read()

@@ -240,16 +240,16 @@ class _Columns:
 
     def write(self, folder: Path) -> None:
         """Write the arrays; the file of tokens has been closed."""
-        _save(folder / "tokens.npy", np.memmap(folder / _TOKENS, dtype=np.int32, mode="r"))
+        save_array(folder / "tokens.npy", np.memmap(folder / _TOKENS, dtype=np.int32, mode="r"))
         (folder / _TOKENS).unlink()
-        _save(folder / "starts.npy", np.array(self._starts, np.int64))
-        _save(folder / "prompts.npy", np.array(self._prompts, np.int64))
-        _save(folder / "weights.npy", np.array(self._weights, np.float32))
-        _save(folder / "rows.npy", np.array(self._rows, np.int64))
-        _save(folder / "row_tokens.npy", np.array(self._row_tokens, np.int64))
+        save_array(folder / "starts.npy", np.array(self._starts, np.int64))
+        save_array(folder / "prompts.npy", np.array(self._prompts, np.int64))
+        save_array(folder / "weights.npy", np.array(self._weights, np.float32))
+        save_array(folder / "rows.npy", np.array(self._rows, np.int64))
+        save_array(folder / "row_tokens.npy", np.array(self._row_tokens, np.int64))
 
 
-def _save(path: Path, array: NDArray[Any]) -> None:
+def save_array(path: Path, array: NDArray[Any]) -> None:
     """Write what ``np.save`` does, but keep the number of an error: it tells a full disk."""
     with path.open("wb") as file:
         header = np.lib.format.header_data_from_array_1_0(array)

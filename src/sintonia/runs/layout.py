@@ -61,6 +61,11 @@ class RunFolder:
         return self.path / "run.lock"
 
     @property
+    def references(self) -> Path:
+        """What the starting model thought of each answer, a folder for each data file."""
+        return self.path / "references"
+
+    @property
     def checkpoints(self) -> Path:
         """Checkpoints of epoch ends, one folder for each."""
         return self.path / "checkpoints"

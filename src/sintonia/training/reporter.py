@@ -45,8 +45,8 @@ class Reporter:
         self._writer.close()
 
 
-class EncodingProgress:
-    """Beats while rows are encoded, and now and then tells in words how far that is.
+class RowProgress:
+    """Beats while rows are worked on, and now and then tells in words how far that is.
 
     A few hundred megabytes take longer than a worker waits for a sign of life.
     """
@@ -62,11 +62,11 @@ class EncodingProgress:
         self._told_rows = 0
 
     def __call__(self, rows: int) -> None:
-        """``rows`` are encoded; 0 while another trainer does it."""
+        """``rows`` are done; 0 while another trainer does it."""
         now = time.monotonic()
         if now - self._last_beat >= min(1.0, self._every_seconds):
             self._last_beat = now
             self._reporter.beat()
         if rows > self._told_rows and now - self._last_word >= self._every_seconds:
             self._last_word, self._told_rows = now, rows
-            self._reporter.event(f"Encoding {self._what} rows: {rows:,} of {self._num_rows:,}")
+            self._reporter.event(f"{self._what}: {rows:,} of {self._num_rows:,}")

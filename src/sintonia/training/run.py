@@ -43,7 +43,8 @@ from sintonia.sealed import MANIFEST, hash_file, read_json, verify, write_json
 from sintonia.training.checkpoint import Checkpoints, Learner, Progress
 from sintonia.training.loop import Ending, Run, train
 from sintonia.training.optimizer import build_optimizer
-from sintonia.training.reporter import EncodingProgress, Reporter
+from sintonia.training.reference import Reference
+from sintonia.training.reporter import Reporter, RowProgress
 from sintonia.training.room import Room, disk_full, is_disk_full
 
 
@@ -128,9 +129,12 @@ def _prepare(
     reporter.beat()
     learner = _learner(spec)
     reporter.beat()
+    objective = plugins.load(objectives, spec.objective).build(spec)
+    reference = Reference(folder, spec, learner.policy, objective, reporter)
+    training = reference.attach(training, "training")
+    validation = reference.attach(validation, "validation") if validation else None
     checkpoints = Checkpoints(folder, spec, room)
     metrics = checkpoints.resume(learner, reporter)
-    objective = plugins.load(objectives, spec.objective).build(spec)
     run = Run(
         spec=spec,
         objective=objective,
@@ -175,7 +179,7 @@ class _Encoder:
         spec, path = self.spec, self.folder.path
         cache = Path(spec.cache_folder) if spec.cache_folder else path / "cache"
         rules = EncodingRules(spec.context_tokens, spec.truncate)
-        progress = EncodingProgress(self.reporter, what, data.num_examples)
+        progress = RowProgress(self.reporter, f"Encoding {what} rows", data.num_examples)
         found = load_samples(path / data.path, data.sha256, self.renderer, rules, cache, progress)
         self.reporter.beat()
         return found
