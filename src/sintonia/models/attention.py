@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from sintonia.data.cover import cover
 from sintonia.data.forest import Forest
@@ -139,6 +139,11 @@ class _Scores:
 
 def _no_mask(*_args: Any, **_kwargs: Any) -> None:
     """Return no mask; the forest is the mask."""
+
+
+def is_used_by(model: PreTrainedModel) -> bool:
+    """Tell whether ``model`` attends along forests; otherwise it computes row by row."""
+    return bool(model.config._attn_implementation == NAME)  # noqa: SLF001
 
 
 def register() -> None:

@@ -2,58 +2,106 @@
 
 Some families accept another attention function and do not call it, and their results would be
 wrong without a word. So a loaded model first answers a small forest of two branches, which must
-equal the separate sequences, with one attention call for each layer.
+equal the separate sequences, with one attention call for each layer. A model that does not is
+left with its own attention and computes each row by itself: slower, and right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sintonia.data.forest import EncodedSequence, Forest, build_forest
 from sintonia.errors import RefusedModel
 from sintonia.models import attention
+from sintonia.models.attention import NAME, ForestOnDevice
 
-_TOLERANCE = 1e-3
-"""Largest difference of logits that float32 may leave."""
-
-
+_TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+"""Largest difference of logits that rounding may leave; of bfloat16 a part of the largest one."""
+_WINDOW = 8
+"""Sliding windows are narrowed to this for the check, so that a short forest is longer."""
 _LAYER_KINDS = {"full_attention", "sliding_attention"}
+_LOAD_ERRORS = (ValueError, KeyError, OSError, ImportError, RuntimeError, SafetensorError)
+_PROBE_ERRORS = (
+    RefusedModel,
+    TypeError,
+    AttributeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    RuntimeError,
+)
+"""What a family does that does not take, or does not pass on, what a forest needs."""
 
 
-def load_base(folder: Path) -> PreTrainedModel:
-    """Return the model in ``folder`` in float32, attending along forests.
+@dataclass(frozen=True)
+class Place:
+    """Where a model's numbers lie and how wide they are."""
 
-    Raises ``RefusedModel`` for an architecture that transformers does not know or that does
-    not follow a forest.
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+
+
+def load_base(folder: Path, place: Place | None = None) -> PreTrainedModel:
+    """Return the model in ``folder``, attending along forests if its family can.
+
+    ``attention.is_used_by`` tells whether it does; otherwise each row is computed by itself, with
+    the model's own attention. Raises ``RefusedModel`` for an architecture that transformers does
+    not know, for missing weights, and for a model that looks ahead.
     """
+    place = place or Place()
     attention.register()
     transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        model, loaded = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            attn_implementation=attention.NAME,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (ValueError, KeyError, OSError, ImportError, RuntimeError, SafetensorError) as problem:
+        config.output_router_logits = False  # a mixture's balancing loss is not what was asked for
+        model = _load_following(folder, config, place)
+        if model is None:  # anew: some families build their attention when they are made
+            model = _load(folder, config, place, None)
+            check_causal(model)
+    except _LOAD_ERRORS as problem:
         raise RefusedModel(f"{folder.name} cannot be loaded: {problem}") from None
-    check_complete(folder.name, loaded)
-    model.eval()
-    check_follows_forest(model)
     return model
+
+
+def _load_following(folder: Path, config: PretrainedConfig, place: Place) -> PreTrainedModel | None:
+    """Return the model if it follows a forest."""
+    try:
+        model = _load(folder, config, place, NAME)
+    except KeyError:  # a family that looks its attention up in a list of its own
+        return None
+    with _narrow_windows(model):
+        return model if follows_forest(model) else None
+
+
+def _load(
+    folder: Path, config: PretrainedConfig, place: Place, attention_name: str | None
+) -> PreTrainedModel:
+    """Load with this attention; ``None`` is the family's own choice."""
+    model: PreTrainedModel
+    model, loaded = AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=config,
+        dtype=place.dtype,
+        attn_implementation=attention_name,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    check_complete(folder.name, loaded)
+    model.to(place.device)
+    return model.eval()
 
 
 def check_complete(name: str, loaded: Mapping[str, Any]) -> None:
@@ -70,65 +118,97 @@ def check_complete(name: str, loaded: Mapping[str, Any]) -> None:
             )
 
 
-def check_follows_forest(model: PreTrainedModel) -> None:
-    """Raise ``RefusedModel`` unless a forest's logits equal the separate sequences'."""
-    window = getattr(model.config, "sliding_window", None) or 0
-    length = min(window, 64) + 6
-    numbers = np.random.default_rng(0)
-    vocabulary = model.config.get_text_config().vocab_size
-    stem = numbers.integers(0, vocabulary, length, dtype=np.int32)
-    branches = [numbers.integers(0, vocabulary, 3, dtype=np.int32) for _ in range(2)]
-    sequences = [
-        EncodedSequence(np.concatenate([stem, branch]), length, 1.0, 0) for branch in branches
-    ]
-    together, calls = _logits_by_sequence(model, build_forest(sequences))
+@torch.no_grad()
+def follows_forest(model: PreTrainedModel) -> bool:
+    """Tell whether a forest's logits are those of separate rows and of the model's own attention.
+
+    The model is left with the forest's attention. Its windows are to be narrow: the forest has to
+    be longer.
+    """
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    if not attention.is_used_by(model) or kinds - _LAYER_KINDS:
+        return False
+    branches = _branches(model)
+    try:
+        together, calls = _logits_by_sequence(model, build_forest(branches))
+        alone = [_logits_by_sequence(model, build_forest([branch]))[0][0] for branch in branches]
+    except _PROBE_ERRORS:
+        return False
     if calls != model.config.get_text_config().num_hidden_layers:
-        raise RefusedModel(
-            f"{type(model).__name__} does not use the attention it is given; "
-            "it cannot be trained here."
-        )
-    _check_layers(model)
-    own = _own_logits(model, sequences[0])
-    if float((together[0] - own).abs().max()) > _TOLERANCE:
-        raise RefusedModel(
-            f"{type(model).__name__} computes something else than its own attention would; "
-            "it cannot be trained here."
-        )
-    for number, sequence in enumerate(sequences):
-        alone, _ = _logits_by_sequence(model, build_forest([sequence]))
-        difference = float((together[number] - alone[0]).abs().max())
-        if difference > _TOLERANCE:
-            raise RefusedModel(
-                f"{type(model).__name__} does not compute shared prefixes as it computes "
-                f"separate rows (logits differ by {difference:.2g}); it cannot be trained here."
-            )
-
-
-def _check_layers(model: PreTrainedModel) -> None:
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - _LAYER_KINDS
-    if kinds:
-        raise RefusedModel(
-            f"{type(model).__name__} has layers of kind {', '.join(sorted(kinds))}; "
-            "it cannot be trained here."
-        )
+        return False
+    own = [_own_logits(model, branch) for branch in branches]
+    return all(
+        _are_close(found, row) and _are_close(found, expected)
+        for found, row, expected in zip(together, alone, own, strict=True)
+    )
 
 
 @torch.no_grad()
-def _own_logits(model: PreTrainedModel, sequence: EncodedSequence) -> torch.Tensor:
+def check_causal(model: PreTrainedModel) -> None:
+    """Raise ``RefusedModel`` for a model whose outputs depend on later tokens."""
+    first, second = (branch.tokens for branch in _branches(model))
+    shared = int(np.flatnonzero(first != second)[0])
+    before = [_plain_logits(model, tokens)[:shared] for tokens in (first, second)]
+    if not _are_close(*before):
+        raise RefusedModel(
+            f"{type(model).__name__} looks at the tokens after the one that it predicts from; "
+            "it cannot be trained here. Use a causal language model."
+        )
+
+
+def _branches(model: PreTrainedModel) -> list[EncodedSequence]:
+    """Return two sequences that begin alike and are longer than a narrow window."""
+    numbers = np.random.default_rng(0)
+    vocabulary = model.config.get_text_config().vocab_size
+    stem = numbers.integers(0, vocabulary, _WINDOW + 6, dtype=np.int32)
+    tails = [numbers.integers(0, vocabulary, 3, dtype=np.int32) for _ in range(2)]
+    return [EncodedSequence(np.concatenate([stem, t]), len(stem), 1.0, 0) for t in tails]
+
+
+def _are_close(found: Tensor, expected: Tensor) -> bool:
+    tolerance = _TOLERANCES[found.dtype]
+    if found.dtype != torch.float32:
+        tolerance *= float(expected.abs().max())
+    return float((found - expected).abs().max()) <= tolerance
+
+
+@contextmanager
+def _narrow_windows(model: PreTrainedModel) -> Iterator[None]:
+    """Let the sliding windows of ``model`` be narrow for a while."""
+    holders: list[Any] = [model.config.get_text_config(), *model.modules()]
+    wide = [
+        (holder, window)
+        for holder in holders
+        if type(window := getattr(holder, "sliding_window", None)) is int and window > _WINDOW
+    ]
+    for holder, _ in wide:
+        holder.sliding_window = _WINDOW
+    try:
+        yield
+    finally:
+        for holder, window in wide:
+            holder.sliding_window = window
+
+
+def _own_logits(model: PreTrainedModel, sequence: EncodedSequence) -> Tensor:
     """Return what the model's own attention computes for the targets of ``sequence``."""
-    ids = torch.from_numpy(sequence.tokens.astype(np.int64))[None].to(model.device)
     model.set_attn_implementation("eager")
     try:
-        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits[0]
+        logits = _plain_logits(model, sequence.tokens)
     finally:
-        model.set_attn_implementation(attention.NAME)
+        model.set_attn_implementation(NAME)
     return logits[sequence.num_prompt_tokens - 1 : -1]
 
 
-@torch.no_grad()
-def _logits_by_sequence(model: PreTrainedModel, forest: Forest) -> tuple[list[torch.Tensor], int]:
+def _plain_logits(model: PreTrainedModel, tokens: np.ndarray[Any, Any]) -> Tensor:
+    ids = torch.from_numpy(tokens.astype(np.int64))[None].to(model.device)
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits[0]
+    return logits
+
+
+def _logits_by_sequence(model: PreTrainedModel, forest: Forest) -> tuple[list[Tensor], int]:
     """Return the logits that predict each sequence's targets, and the calls of attention."""
-    pattern = attention.ForestOnDevice(forest, model.device)
+    pattern = ForestOnDevice(forest, model.device)
     logits = model(
         input_ids=torch.from_numpy(forest.tokens_T)[None].to(model.device),
         position_ids=pattern.positions_T[None],
@@ -136,4 +216,4 @@ def _logits_by_sequence(model: PreTrainedModel, forest: Forest) -> tuple[list[to
         forest=pattern,
     ).logits[0]
     rows = [forest.predict_from_N[forest.sequence_of_N == s] for s in range(forest.num_sequences)]
-    return [logits[torch.from_numpy(row)] for row in rows], pattern.calls
+    return [logits[torch.from_numpy(row).to(logits.device)] for row in rows], pattern.calls

@@ -9,7 +9,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sintonia.data.forest import Forest
+from sintonia.models import attention
 from sintonia.models.attention import ForestOnDevice
+from sintonia.models.separate import logits_of_rows
+from sintonia.models.vocabulary import score_targets
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,10 @@ class TargetScores:
     log_probabilities_N: Tensor
     is_likeliest_N: Tensor
     """Whether the target is the token that the model would choose."""
+    normalizer_N: Tensor
+    """``log(sum(exp(logits)))`` where the target is predicted."""
+    mean_log_probability_N: Tensor
+    """The mean over the vocabulary there."""
 
 
 class Policy:
@@ -45,13 +52,17 @@ class Policy:
         which_N = which_N.to(self.device)
         targets_N = torch.from_numpy(forest.targets_N).to(self.device)
         logits_UV = self._logits(forest, places_U.to(self.device))
-        vocabulary = logits_UV.shape[1]
-        norm_N = torch.logsumexp(logits_UV, dim=1).index_select(0, which_N)
-        chosen_N = logits_UV.reshape(-1).index_select(0, which_N * vocabulary + targets_N)
-        likeliest_N = logits_UV.detach().argmax(dim=1).index_select(0, which_N)
-        return TargetScores(chosen_N - norm_N, likeliest_N == targets_N)
+        found = score_targets(logits_UV, which_N, targets_N)
+        return TargetScores(
+            found.chosen_N - found.normalizer_N,
+            found.is_likeliest_N,
+            found.normalizer_N,
+            found.mean_N - found.normalizer_N,
+        )
 
     def _logits(self, forest: Forest, places_U: Tensor) -> Tensor:
+        if not attention.is_used_by(self.model):
+            return logits_of_rows(self.model, forest, places_U).float()
         pattern = ForestOnDevice(forest, self.device)
         output = self.model(
             input_ids=torch.from_numpy(forest.tokens_T)[None].to(self.device),
