@@ -93,16 +93,6 @@ def test_packing_into_small_forests_changes_nothing(policy):
     assert packed == pytest.approx(whole, rel=1e-5)
 
 
-def test_a_family_that_ignores_the_attention_it_is_given_is_refused(tmp_path, tiny_tokenizer_json):
-    from transformers import BloomConfig, BloomForCausalLM
-
-    config = BloomConfig(vocab_size=258, hidden_size=32, n_layer=2, n_head=4)
-    BloomForCausalLM(config).save_pretrained(tmp_path / "bloom")
-    (tmp_path / "bloom" / "tokenizer.json").write_text(tiny_tokenizer_json)
-    with pytest.raises(RefusedModel):
-        load_base(tmp_path / "bloom")
-
-
 def test_a_folder_that_misses_a_weight_is_refused_and_never_filled_with_noise(
     tiny_folder, tmp_path
 ):
@@ -114,23 +104,3 @@ def test_a_folder_that_misses_a_weight_is_refused_and_never_filled_with_noise(
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(RefusedModel, match="incomplete"):
         load_base(folder)
-
-
-def test_layers_of_a_kind_that_a_forest_does_not_know_are_refused(tmp_path, tiny_tokenizer_json):
-    from transformers import Llama4ForCausalLM, Llama4TextConfig
-
-    config = Llama4TextConfig(
-        vocab_size=258,
-        hidden_size=32,
-        intermediate_size=48,
-        intermediate_size_mlp=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        num_local_experts=2,
-        attention_chunk_size=8,
-    )
-    Llama4ForCausalLM(config).save_pretrained(tmp_path / "model")
-    with pytest.raises(RefusedModel):
-        load_base(tmp_path / "model")

@@ -26,8 +26,8 @@ from sintonia.errors import RefusedModel
 from sintonia.models import attention
 from sintonia.models.attention import NAME, ForestOnDevice
 
-_TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-"""Largest difference of logits that rounding may leave; of bfloat16 a part of the largest one."""
+_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+"""Largest difference that rounding may leave, as a part of the largest logit."""
 _WINDOW = 8
 """Sliding windows are narrowed to this for the check, so that a short forest is longer."""
 _LAYER_KINDS = {"full_attention", "sliding_attention"}
@@ -166,9 +166,7 @@ def _branches(model: PreTrainedModel) -> list[EncodedSequence]:
 
 
 def _are_close(found: Tensor, expected: Tensor) -> bool:
-    tolerance = _TOLERANCES[found.dtype]
-    if found.dtype != torch.float32:
-        tolerance *= float(expected.abs().max())
+    tolerance = _TOLERANCES[found.dtype] * float(expected.abs().max())
     return float((found - expected).abs().max()) <= tolerance
 
 
