@@ -46,8 +46,10 @@ class Record:
     ``step``: ``data`` holds OpenAI's metric keys (``step``, ``total_steps``, ``train_loss``,
     ``train_mean_token_accuracy``, and ``valid_*``, ``full_valid_*`` where they were measured)
     and ``epoch``, ``learning_rate``, ``tokens_per_second``, ``trained_tokens``.
-    ``checkpoint``: ``data`` holds ``step``, ``folder`` (relative to the run), ``metrics``.
-    ``event``: ``data`` holds ``level`` and ``message``.
+    ``checkpoint``: ``data`` holds ``step``, ``folder`` (relative to the run), ``metrics``, and in
+    ``kept`` the steps of all checkpoints that there are now.
+    ``event``: ``data`` holds ``level`` and ``message``; where it says what the curve means, also
+    ``verdict`` with ``kind``, ``step`` and ``message``.
     """
 
     number: int
@@ -77,7 +79,9 @@ class ExitRecord:
     step: int = 0
     trained_tokens: int = 0
     model_folder: str | None = None
-    """Folder of the final adapter, relative to the run."""
+    """Folder of the checkpoint that is the model, relative to the run."""
+    row_losses: str | None = None
+    """The table of each row's losses, relative to the run."""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 

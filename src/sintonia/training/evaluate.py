@@ -10,6 +10,7 @@ import torch
 from sintonia.data.samples import Samples
 from sintonia.models.policy import Policy
 from sintonia.objectives.base import Objective
+from sintonia.training.row_losses import RowSums
 
 _ROWS_AT_ONCE = 32
 
@@ -58,13 +59,19 @@ def evaluate(
     *,
     max_tokens: int,
     beat: Callable[[], None],
+    row_sums: RowSums | None = None,
 ) -> Measured:
-    """Return the means over ``rows``. ``beat`` is called after each micro-batch."""
+    """Return the means over ``rows``; ``row_sums`` takes those of each row.
+
+    ``beat`` is called after each micro-batch, whose logits are gone by then.
+    """
     totals = Totals()
     for chunk in _chunks(list(rows)):
         for forest in objective.batches(samples.sequences_of(chunk), max_tokens):
             output = objective.loss(policy, forest)
             totals.add(float(output.total), output.count, output.sums.items())
+            if row_sums is not None:
+                row_sums.add(forest, output)
             beat()
     return totals.means()
 

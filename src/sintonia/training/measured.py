@@ -1,0 +1,35 @@
+"""What a run fixed at its start: ``measured.json``.
+
+Invariant: a value is written once, before it is used, and later attempts read it; so a resumed
+run repeats an uninterrupted one. Only a run that ran out of memory changes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sintonia.runs.layout import RunFolder
+from sintonia.sealed import read_json, write_json
+
+T = TypeVar("T")
+
+
+class Measured:
+    """The fixed values of one run."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._path = run.measured
+        self._values: dict[str, Any] = read_json(self._path) if self._path.exists() else {}
+
+    def fixed(self, name: str, measure: Callable[[], T]) -> T:
+        """Return the value that was fixed, or measure it and fix it."""
+        if name not in self._values:
+            self.change(name, measure())
+        value: T = self._values[name]
+        return value
+
+    def change(self, name: str, value: Any) -> None:
+        """Write a value that holds from now on."""
+        self._values[name] = value
+        write_json(self._path, self._values)
