@@ -17,7 +17,7 @@ from live import LiveServer, create_job, home_with_tiny, result_rows, wait_for_j
 from sintonia import failpoints
 
 FAST = {"settle.commit", "file.commit", "checkpoint.rename"}
-AT = {"step": 7, "record.write": 9, "import.commit": 3, "heartbeat": 3}
+AT = {"step": 7, "record.write": 9, "heartbeat": 3}
 """At which time a point is reached the process dies; the first where not named."""
 MOMENTS = 20
 VICTIMS = ("sintonia.training.run", "sintonia.jobs.worker", "sintonia.api", "serve")
