@@ -62,3 +62,22 @@ def test_no_test_row_shares_much_with_a_training_row(name):
 def test_no_message_comes_twice(name):
     texts = [m[1]["content"] for part in ("train", "valid", "test") for m in rows(name, part)]
     assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.parametrize(("part", "count"), [("train", 60), ("valid", 20)])
+def test_the_preferences_are_valid_pairs_and_no_text_comes_twice(part, count):
+    report = validate(EXAMPLES / "replies" / f"{part}.jsonl")
+    assert report.is_valid, report.problems
+    assert (report.format, report.num_examples, report.warnings) == ("preference", count, ())
+
+
+def test_no_question_or_answer_of_the_preferences_comes_twice():
+    texts = []
+    for part in ("train", "valid"):
+        for line in (EXAMPLES / "replies" / f"{part}.jsonl").read_text("utf-8").splitlines():
+            row = json.loads(line)
+            texts.append(row["input"]["messages"][1]["content"])
+            texts += [
+                row[key][0]["content"] for key in ("preferred_output", "non_preferred_output")
+            ]
+    assert len(set(texts)) == len(texts) == 3 * 80
