@@ -59,6 +59,14 @@ class Projected:
 
 
 @dataclass(frozen=True)
+class ProjectedGrads(Projected):
+    """The gradients to all three, as views of one tensor."""
+
+    joined_THD: Tensor
+    """[T, H + 2K, D]."""
+
+
+@dataclass(frozen=True)
 class Attended:
     """What was attended to, and the log-sum-exp of each query's scores."""
 
@@ -87,13 +95,14 @@ def attend_forward(given: Projected, blocks: Blocks, scale: float) -> Attended:
 
 def attend_backward(
     grad_BHTD: Tensor, given: Projected, attended: Attended, blocks: Blocks, scale: float
-) -> Projected:
-    """Return the gradients to queries, keys and values, side by side in one [T, H + 2K, D]."""
+) -> ProjectedGrads:
+    """Return the gradients to queries, keys and values."""
     heads, key_heads = given.query_BHTD.shape[1], given.key_BKTD.shape[1]
     tokens, size = given.query_BHTD.shape[2:]
     joined_THD = given.query_BHTD.new_empty(tokens, heads + 2 * key_heads, size)
-    parts = joined_THD.transpose(0, 1)[None].split([heads, key_heads, key_heads], dim=1)
-    grads = Projected(*parts)
+    sizes = [heads, key_heads, key_heads]
+    query, key, value = joined_THD.transpose(0, 1)[None].split(sizes, dim=1)
+    grads = ProjectedGrads(query, key, value, joined_THD)
 
     def of_block(queries: slice, keys: slice, mask: Tensor | None, *, is_causal: bool) -> Any:
         out, lse = attended.out_BHTD[:, :, queries], attended.lse_BHT[:, :, queries]
