@@ -19,10 +19,11 @@ from pathlib import Path
 from sintonia import catalog, settings
 from sintonia.bases.folder import BaseModel
 from sintonia.bases.library import Library, Progress
+from sintonia.data import formats
 from sintonia.data import validate as data_validate
 from sintonia.data.renderer import Renderer
 from sintonia.domain.datasets import DatasetReport
-from sintonia.domain.methods import Hyperparameters, Method
+from sintonia.domain.methods import Hyperparameters, Method, MethodType
 from sintonia.errors import InvalidData, InvalidValue
 from sintonia.runs.layout import RunFolder
 from sintonia.runs.plan import BaseNumbers, PlanRequest, RunSettings, linear_layers
@@ -64,14 +65,20 @@ def plan(
 ) -> TrainSpec:
     """Resolve everything that a run needs. The same plan has the same ``run_id``.
 
+    The file's format tells the method: preferences are learned by ``dpo``.
+
     Raises ``InvalidData`` for a file with problems and ``InvalidValue`` for a seed out of range.
     """
+    method = formats.method_of(report.format) if report.format else MethodType.SUPERVISED
     for checked in (report, validation):
-        if checked is not None and not checked.is_valid:
-            raise InvalidData(f"{Path(checked.path).name}: {checked.summary()}")
+        if checked is None:
+            continue
+        name = Path(checked.path).name
+        if not (found := data_validate.with_method(checked, method, name)).is_valid:
+            raise InvalidData(f"{name}: {found.summary()}")
     request = PlanRequest(
         run_id="",
-        method=Method(hyperparameters=hyperparameters or Hyperparameters()),
+        method=Method(method, hyperparameters or Hyperparameters()),
         base=base_numbers(pull(base)),
         training=_data(report),
         validation=_data(validation) if validation else None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from contextlib import closing
@@ -264,3 +266,45 @@ def test_python_m_runs_the_same_command(home: Path):
     result = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert (result.returncode, result.stdout.split()[0]) == (0, "sintonia")
+
+
+@pytest.fixture
+def pairs_file(tmp_path):
+    answer = {"role": "assistant", "content": "Gladly."}
+    pair = {
+        "input": {"messages": [{"role": "user", "content": "Help?"}]},
+        "preferred_output": [answer],
+        "non_preferred_output": [answer | {"content": "No."}],
+    }
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join([json.dumps(pair)] * 12))
+    return path
+
+
+def test_the_check_of_preferences_names_their_method(home, pairs_file, capfd):
+    code, out, _ = run(capfd, "data", "check", str(pairs_file))
+
+    assert code == 0
+    assert re.search(r"format\s+preference", out)
+    assert re.search(r"method\s+dpo", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{pairs}", "--method", "supervised"], "not using 'dpo' as the training method"),
+        (["{good}", "--method", "dpo"], "not using 'supervised' as the training method"),
+        (["{pairs}", "--valid", "{good}"], "good.jsonl is in the fine-tune-chat format"),
+        (["{good}", "--beta", "0.1"], "--beta 0.1: method supervised has none. Leave it out."),
+        (["{pairs}", "--beta", "0"], "--beta 0: must be a finite number above 0."),
+    ],
+)
+def test_finetune_refuses_what_is_not_of_the_method(
+    home, good_file, pairs_file, arguments, words, capfd
+):
+    given = [text.format(pairs=pairs_file, good=good_file) for text in arguments]
+    code, _, err = run(capfd, "finetune", *given)
+
+    assert code == 1
+    assert words in " ".join(err.split())
+    assert not home.exists()

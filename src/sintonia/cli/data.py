@@ -12,9 +12,11 @@ from sintonia import settings as settings_module
 from sintonia.cli.library import open_library
 from sintonia.cli.options import DEFAULT_MODEL
 from sintonia.cli.output import console, error_console, facts, print_note, size
+from sintonia.data.formats import method_of
 from sintonia.data.renderer import Renderer
-from sintonia.data.validate import validate
+from sintonia.data.validate import validate, with_method
 from sintonia.domain.datasets import MIN_EXAMPLES, DatasetReport, Problem
+from sintonia.domain.methods import MethodType
 from sintonia.errors import InvalidData, ModelNotFound
 from sintonia.settings import Settings
 
@@ -69,6 +71,7 @@ def show_report(report: DatasetReport, screen: Console) -> None:
             [
                 ("file", report.path),
                 ("format", report.format),
+                ("method", method_of(report.format) if report.format else None),
                 ("examples", f"{report.num_examples:,}"),
                 ("size", size(report.size_bytes)),
                 ("tokens", _count(report.num_tokens)),
@@ -107,15 +110,22 @@ def place(problem: Problem) -> str:
 
 
 def refuse_bad_file(
-    path: Path, *, called: str = "Training file", min_examples: int = MIN_EXAMPLES
-) -> None:
-    """Raise ``InvalidData`` for a file with problems, after printing them on standard error.
+    path: Path,
+    method: MethodType | None = None,
+    *,
+    called: str = "Training file",
+    min_examples: int = MIN_EXAMPLES,
+) -> MethodType:
+    """Return the method that a good file is for; a given ``method`` has to be that one.
 
+    Raises ``InvalidData`` for a file with problems, after printing them on standard error.
     ``called`` is what messages call it.
     """
     report = validate(path, min_examples=min_examples, called=called)
-    if report.is_valid:
-        return
+    if method is not None:
+        report = with_method(report, method, path.name)
+    if report.is_valid and report.format is not None:
+        return method_of(report.format)
     show_problems(report, error_console(), PROBLEMS_SHOWN)
     raise InvalidData(
         f"File {path}: it cannot be trained on as it is; nothing was uploaded. "

@@ -22,7 +22,8 @@ from sintonia.cli.library import fetch_with_bar, open_library
 from sintonia.cli.options import DEFAULT_MODEL, ModelOption, ServerOption, check_number
 from sintonia.cli.output import console, facts, print_note
 from sintonia.cli.progress import job_view
-from sintonia.errors import SintoniaError, TrainerFailed
+from sintonia.domain.methods import MethodType
+from sintonia.errors import InvalidValue, SintoniaError, TrainerFailed
 from sintonia.settings import Settings
 
 INTERRUPTED = 130
@@ -41,6 +42,7 @@ class Order:
     truncate: bool
     hyperparameters: Mapping[str, Any]
     """Only those that were given; the platform chooses the others."""
+    method: MethodType = MethodType.SUPERVISED
 
     def request(self, training_id: str, validation_id: str | None) -> Json:
         """Return the body of the request that creates the job."""
@@ -52,8 +54,8 @@ class Order:
             "seed": self.seed,
             "sintonia": {"truncate": True} if self.truncate else None,
             "method": {
-                "type": "supervised",
-                "supervised": {"hyperparameters": dict(self.hyperparameters)},
+                "type": self.method.value,
+                self.method.value: {"hyperparameters": dict(self.hyperparameters)},
             },
         }
         return {name: value for name, value in chosen.items() if value is not None}
@@ -79,6 +81,14 @@ def finetune(
     learning_rate_multiplier: Annotated[
         float | None, typer.Option(help="Scales the base model's own learning rate.")
     ] = None,
+    method: Annotated[
+        MethodType | None,
+        typer.Option(help="How to learn; the shape of the rows tells it.", show_default=False),
+    ] = None,
+    beta: Annotated[
+        float | None,
+        typer.Option(help="DPO: how closely the model stays to its start, up to 2."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Makes the run repeatable.")] = None,
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Cut rows longer than the model's context.")
@@ -93,13 +103,17 @@ def finetune(
         "n_epochs": epochs,
         "batch_size": batch_size,
         "learning_rate_multiplier": learning_rate_multiplier,
+        "beta": beta,
     }
     given = {name: value for name, value in hyperparameters.items() if value is not None}
-    order = Order(file, valid, model, suffix, seed, truncate, given)
     check_number("--learning-rate-multiplier", learning_rate_multiplier, above=0)
-    refuse_bad_file(file)
+    check_number("--beta", beta, above=0)
+    method = refuse_bad_file(file, method)
     if valid is not None:
-        refuse_bad_file(valid, called="Validation file", min_examples=1)
+        refuse_bad_file(valid, method, called="Validation file", min_examples=1)
+    if beta is not None and method is not MethodType.DPO:
+        raise InvalidValue(f"--beta {beta:g}: method {method} has none. Leave it out.")
+    order = Order(file, valid, model, suffix, seed, truncate, given, method)
     settings, screen = settings_module.load(), console()
     if server is None and not detach:
         fetch_base(settings, model, screen)
@@ -191,6 +205,7 @@ def _results(client: Client, job: Mapping[str, Any]) -> list[tuple[str, object]]
         ("trained tokens", job.get("trained_tokens")),
         ("training loss", _rounded(metrics.get("train_loss"))),
         ("validation loss", _rounded(metrics.get("full_valid_loss", metrics.get("valid_loss")))),
+        ("validation pairs told apart", _rounded(metrics.get("full_valid_reward_accuracy"))),
         (
             "validation token accuracy",
             _rounded(
