@@ -59,8 +59,9 @@ def ours(base: Path, lora: LoraSettings, start: Path) -> Callable[[Batch], float
     adapters.reset(model, seed=0)
     adapters.save(model, start, lora, str(base))
     policy = Policy(model)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = build_optimizer(trained, OptimizerSettings(RATE, warmup_steps=0))
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    trained = [p for _, p in named]
+    optimizer = build_optimizer(named, OptimizerSettings.usual(RATE))
 
     sft = Supervised()
 
@@ -73,8 +74,7 @@ def ours(base: Path, lora: LoraSettings, start: Path) -> Callable[[Batch], float
             (output.total / count).backward()
             total += float(output.total.detach())
         clip(trained, MAX_NORM)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.step(RATE)
         return total / count
 
     return step

@@ -51,6 +51,7 @@ def test_a_new_job_has_every_field_of_openais(client, file_id):
             "waiting_behind": 0,
             "base_model": "tiny",
             "origins": None,
+            "settings": {},
             "attempt": 0,
             "truncate": False,
         },

@@ -8,7 +8,7 @@ from sintonia.domain.methods import Hyperparameters, Method
 from sintonia.domain.models import BaseRef
 from sintonia.errors import InvalidValue
 from sintonia.runs.plan import BaseNumbers, PlanRequest, auto_batch_size, auto_epochs, plan
-from sintonia.runs.spec import DataRef, LoraSettings, Origin, read_spec
+from sintonia.runs.spec import AdapterRef, DataRef, LoraSettings, Origin, read_spec
 
 BASE = BaseNumbers(BaseRef("tiny", "/base", "b" * 64), 1e-3, 512, "t" * 64, ("q_proj", "up_proj"))
 
@@ -48,7 +48,7 @@ def test_a_plan_leaves_nothing_open_and_says_where_each_value_is_from():
     assert spec.origins["n_epochs"] is Origin.GIVEN
     assert spec.origins["batch_size"] is Origin.DERIVED
     assert spec.origins["learning_rate_multiplier"] is Origin.GIVEN
-    assert spec.origins["learning_rate"] is Origin.INHERITED
+    assert spec.origins["optimizer.learning_rate"] is Origin.INHERITED
     values = dataclasses.asdict(spec)
     assert "auto" not in values.values()
 
@@ -60,9 +60,10 @@ def test_validation_is_planned_only_when_there_is_a_file():
 
 def test_a_continued_run_keeps_its_parents_adapter_shape():
     lora = LoraSettings(rank=4, alpha=4, targets=("q_proj",))
-    spec = plan(dataclasses.replace(request(20), parent_lora=lora))
+    parent = AdapterRef("ft:tiny:personal::abcdefgh", "/parent", "a" * 64)
+    spec = plan(dataclasses.replace(request(20), parent=parent, parent_lora=lora))
     assert spec.lora == lora
-    assert spec.origins["lora"] is Origin.INHERITED
+    assert spec.origins["lora.rank"] is Origin.INHERITED
 
 
 def test_a_spec_is_the_same_after_a_round_trip_through_its_file(tmp_path):

@@ -14,6 +14,8 @@ TAG = "~"
 """Tags of unions begin with this sign, so that they can be left out of a parameter's path."""
 
 _SHOWN_CHARACTERS = 100
+_TOLD = 9
+"""Problems beside the first that a message tells."""
 _JSON_TYPES = {
     str: "a string",
     bool: "a boolean",
@@ -26,15 +28,21 @@ _JSON_TYPES = {
 
 
 def error_of(findings: Sequence[Finding], *, outer_parts: int = 0) -> InvalidRequest:
-    """Return the error for the first finding.
+    """Return the error for the first finding, whose message tells those of other parameters too.
 
     ``outer_parts`` is how many parts at the beginning of a location are the framework's
     (``query``, ``path``).
     """
-    finding = findings[0]
-    param = param_of(finding["loc"][outer_parts:])
-    build = _BUILDERS.get(finding["type"], _other)
-    return build(param, finding)
+    errors: dict[str, InvalidRequest] = {}
+    for finding in findings:
+        param = param_of(finding["loc"][outer_parts:])
+        if param not in errors:
+            errors[param] = _BUILDERS.get(finding["type"], _other)(param, finding)
+    first, *others = errors.values()
+    told = [error.message for error in others[:_TOLD]]
+    if len(others) > _TOLD:
+        told.append(f"And {len(others) - _TOLD} more.")
+    return type(first)(" ".join([first.message, *told]), param=first.param, code=first.code)
 
 
 def param_of(location: Sequence[str | int]) -> str:
@@ -147,15 +155,18 @@ _OBJECT, _INTEGER, _DECIMAL = (
 _BUILDERS: Mapping[str, Callable[[str, Finding], InvalidRequest]] = {
     "missing": _missing,
     "extra_forbidden": _unknown,
+    "unexpected_keyword_argument": _unknown,
     "string_type": _wrong_type("a string"),
     "bool_type": _wrong_type("a boolean"),
     "list_type": _wrong_type("an array"),
+    "tuple_type": _wrong_type("an array"),
     "int_type": _INTEGER,
     "int_parsing": _INTEGER,
     "int_from_float": _INTEGER,
     "float_type": _DECIMAL,
     "dict_type": _OBJECT,
     "mapping_type": _OBJECT,
+    "dataclass_type": _OBJECT,
     "model_type": _OBJECT,
     "model_attributes_type": _OBJECT,
     "greater_than_equal": _out_of_range(">=", "ge", "below min"),

@@ -30,6 +30,7 @@ from sintonia.jobs.continued import lora_of
 from sintonia.jobs.overlap import count_shared_rows
 from sintonia.runs.layout import RunFolder
 from sintonia.runs.plan import BaseNumbers, PlanRequest, RunSettings, linear_layers, plan
+from sintonia.runs.shown import resolved_of
 from sintonia.runs.spec import AdapterRef, DataRef, LoraSettings, TrainSpec
 from sintonia.sealed import MANIFEST, hash_file, sync_folder, verify
 from sintonia.store import Claim
@@ -38,7 +39,6 @@ from sintonia.store.claims import Admission
 TRAINING, VALIDATION = "training_file", "validation_file"
 PROBLEMS_IN_ERROR = 3
 """A job's error tells so many problems of a file; its events tell the others."""
-RESOLVED = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
 
 class NotYet(Exception):
@@ -268,7 +268,7 @@ def _admission(context: WorkerContext, claim: Claim, spec: TrainSpec) -> Admissi
     draft = claim.job.draft
     name = tuned_name(draft.model, context.settings.organization, draft.suffix)
     return Admission(
-        resolved={key: getattr(spec, key) for key in RESOLVED},
+        resolved=resolved_of(spec),
         origins=dict(spec.origins),
         tuned_name=name,
     )

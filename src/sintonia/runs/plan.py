@@ -12,19 +12,35 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
-from sintonia.domain.methods import AUTO, Hyperparameters, Method, MethodType
+from sintonia.domain.choices import (
+    LoraChoices,
+    OptimizerChoices,
+    Precision,
+    ScheduleChoices,
+    Tuning,
+)
+from sintonia.domain.conflicts import check_choices
+from sintonia.domain.methods import AUTO, Method, MethodType
 from sintonia.domain.models import BaseRef
 from sintonia.errors import InvalidValue
-from sintonia.runs.spec import (
-    AdapterRef,
-    DataRef,
-    LoraSettings,
-    OptimizerSettings,
-    Origin,
-    TrainSpec,
+from sintonia.runs.resolve import (
+    Ledger,
+    RateFacts,
+    resolve_dpo,
+    resolve_early_stopping,
+    resolve_lora,
+    resolve_multiplier,
+    resolve_optimizer,
+    resolve_schedule,
+    resolve_sft,
+    resolve_tuning,
 )
+from sintonia.runs.spec import AdapterRef, DataRef, LoraSettings, Origin, TrainSpec
 from sintonia.weights import model_shapes
+
+N = TypeVar("N", int, float)
 
 TARGET_EPOCHS = 3
 MIN_TARGET_EXAMPLES = 100
@@ -36,13 +52,11 @@ MAX_BATCH = 256
 STEPS_AN_EPOCH = 10
 """Small files get smaller batches, so that an epoch has about this many steps."""
 
-WARMUP_PART = 0.06
-MAX_WARMUP_STEPS = 100
 VALIDATIONS_A_RUN = 20
 MICRO_BATCH_TOKENS = 2048
 SEEDS = 2**32
 
-OBJECTIVES = {MethodType.SUPERVISED: "sft"}
+OBJECTIVES = {MethodType.SUPERVISED: "sft", MethodType.DPO: "dpo"}
 """The objective of each of OpenAI's methods."""
 
 
@@ -78,7 +92,8 @@ class PlanRequest:
     validation: DataRef | None = None
     parent: AdapterRef | None = None
     parent_lora: LoraSettings | None = None
-    """The parent's own shape, which a continued run keeps."""
+    """The shape of the parent's adapter, which a continued run keeps; ``None`` where the parent
+    was tuned in full."""
     truncate: bool = False
     settings: RunSettings = RunSettings()
 
@@ -86,28 +101,19 @@ class PlanRequest:
 def plan(request: PlanRequest) -> TrainSpec:
     """Resolve every value; ``origins`` says where each came from.
 
-    Raises ``InvalidValue`` for a seed that random generators do not take.
+    Raises ``InvalidValue`` for a seed that random generators do not take, and for choices that
+    contradict each other or the model that training goes on from.
     """
     if type(request.seed) is not int or not 0 <= request.seed < SEEDS:
         raise InvalidValue(
             f"Seed {request.seed!r}: must be an integer from 0 to {SEEDS - 1}.", param="seed"
         )
-    chosen = _Chosen(request.method.hyperparameters)
-    rows = request.training.num_examples
-    n_epochs = chosen.value("n_epochs", auto_epochs(rows), Origin.DERIVED)
-    batch_size = chosen.value("batch_size", auto_batch_size(rows), Origin.DERIVED)
-    multiplier = chosen.value("learning_rate_multiplier", 1.0, Origin.DEFAULT)
-    total_steps = int(n_epochs) * math.ceil(rows / int(batch_size))
-    origins = {
-        **chosen.origins,
-        "learning_rate": Origin.INHERITED,
-        "warmup_steps": Origin.DERIVED,
-        "total_steps": Origin.DERIVED,
-        "lora": Origin.INHERITED if request.parent_lora else Origin.DEFAULT,
-        "context_tokens": Origin.INHERITED,
-        "validate_every_steps": Origin.DERIVED,
-        "micro_batch_tokens": Origin.DEFAULT,
-    }
+    check_choices(request.method, has_validation=request.validation is not None)
+    ledger = Ledger()
+    length = _length(ledger, request)
+    total_steps = length["total_steps"]
+    tuning = resolve_tuning(ledger, request.method.choices, parent=_parent_tuning(request))
+    is_validated = request.validation is not None
     return TrainSpec(
         run_id=request.run_id,
         objective=OBJECTIVES[request.method.type],
@@ -116,27 +122,89 @@ def plan(request: PlanRequest) -> TrainSpec:
         training=request.training,
         validation=request.validation,
         parent=request.parent,
-        n_epochs=int(n_epochs),
-        batch_size=int(batch_size),
-        learning_rate_multiplier=float(multiplier),
-        total_steps=total_steps,
-        lora=request.parent_lora or LoraSettings(targets=request.base.lora_targets),
-        optimizer=OptimizerSettings(
-            learning_rate=request.base.learning_rate * float(multiplier),
-            warmup_steps=min(MAX_WARMUP_STEPS, max(1, round(total_steps * WARMUP_PART))),
-        ),
+        **length,
+        **_learning(ledger, request, tuning, total_steps),
+        **_computing(ledger, request),
+        **_objective_settings(ledger, request.method),
+        lora=_lora(ledger, request) if tuning is Tuning.LORA else None,
         seed=request.seed,
-        context_tokens=request.base.context_tokens,
         truncate=request.truncate,
-        micro_batch_tokens=MICRO_BATCH_TOKENS,
-        validate_every_steps=(
-            max(1, total_steps // VALIDATIONS_A_RUN) if request.validation else 0
+        validate_every_steps=max(1, total_steps // VALIDATIONS_A_RUN) if is_validated else 0,
+        early_stopping=resolve_early_stopping(
+            ledger,
+            request.method.choices,
+            is_usual=is_validated and request.method.hyperparameters.n_epochs == AUTO,
         ),
-        snapshot_seconds=request.settings.snapshot_seconds,
-        threads=request.settings.threads,
-        cache_folder=request.settings.cache_folder,
-        origins=origins,
+        origins=ledger.origins,
     )
+
+
+def _length(ledger: Ledger, request: PlanRequest) -> dict[str, Any]:
+    rows, asked = request.training.num_examples, request.method.hyperparameters
+    n_epochs, batch_size = _number(asked.n_epochs), _number(asked.batch_size)
+    n_epochs = ledger.settle("n_epochs", n_epochs, auto_epochs(rows), Origin.DERIVED)
+    batch_size = ledger.settle("batch_size", batch_size, auto_batch_size(rows), Origin.DERIVED)
+    total_steps = n_epochs * math.ceil(rows / batch_size)
+    return {"n_epochs": n_epochs, "batch_size": batch_size, "total_steps": total_steps}
+
+
+def _learning(
+    ledger: Ledger, request: PlanRequest, tuning: Tuning, total_steps: int
+) -> dict[str, Any]:
+    """Return what the optimizer does."""
+    asked, choices = request.method.hyperparameters, request.method.choices
+    rate = RateFacts(
+        base=request.base.learning_rate,
+        multiplier=_number(asked.learning_rate_multiplier),
+        tuning=tuning,
+        given=choices.optimizer or OptimizerChoices(),
+    )
+    return {
+        "learning_rate_multiplier": resolve_multiplier(ledger, rate),
+        "optimizer": resolve_optimizer(ledger, rate),
+        "schedule": resolve_schedule(ledger, choices.schedule or ScheduleChoices(), total_steps),
+    }
+
+
+def _computing(ledger: Ledger, request: PlanRequest) -> dict[str, Any]:
+    """Return how the same result is computed."""
+    choices, operator = request.method.choices, request.settings
+    precision = None if choices.precision in (None, AUTO) else Precision(choices.precision)
+    checkpointing = choices.gradient_checkpointing
+    return {
+        "context_tokens": ledger.settle(
+            "context_tokens", None, request.base.context_tokens, Origin.INHERITED
+        ),
+        "micro_batch_tokens": ledger.default(
+            "micro_batch_tokens", choices.micro_batch_tokens, MICRO_BATCH_TOKENS
+        ),
+        "precision": ledger.default("precision", precision, Precision.FLOAT32),
+        "gradient_checkpointing": ledger.default("gradient_checkpointing", checkpointing, False),
+        "snapshot_seconds": operator.snapshot_seconds,
+        "threads": operator.threads,
+        "cache_folder": operator.cache_folder,
+    }
+
+
+def _objective_settings(ledger: Ledger, method: Method) -> dict[str, Any]:
+    if method.type is MethodType.DPO:
+        return {"dpo": resolve_dpo(ledger, _number(method.hyperparameters.beta), method.choices)}
+    return {"sft": resolve_sft(ledger, method.choices)}
+
+
+def _parent_tuning(request: PlanRequest) -> Tuning | None:
+    if request.parent is None:
+        return None
+    return Tuning.FULL if request.parent_lora is None else Tuning.LORA
+
+
+def _lora(ledger: Ledger, request: PlanRequest) -> LoraSettings:
+    given = request.method.choices.lora or LoraChoices()
+    return resolve_lora(ledger, given, request.base.lora_targets, request.parent_lora)
+
+
+def _number(given: N | Literal["auto"]) -> N | None:
+    return None if isinstance(given, str) else given
 
 
 def auto_epochs(rows: int) -> int:
@@ -153,19 +221,6 @@ def auto_batch_size(rows: int) -> int:
     if rows < USUAL_BATCH * STEPS_AN_EPOCH:
         return max(1, rows // STEPS_AN_EPOCH)
     return min(MAX_BATCH, max(USUAL_BATCH, rows // 500))
-
-
-class _Chosen:
-    """Tells given values from automatic ones, and remembers which was which."""
-
-    def __init__(self, hyperparameters: Hyperparameters) -> None:
-        self._hyperparameters = hyperparameters
-        self.origins: dict[str, Origin] = {}
-
-    def value(self, name: str, automatic: float, origin: Origin) -> float:
-        given: float | str = getattr(self._hyperparameters, name)
-        self.origins[name] = origin if given == AUTO else Origin.GIVEN
-        return automatic if isinstance(given, str) else given
 
 
 _NOT_LINEAR = re.compile(r"embed|wte|wpe|norm")

@@ -14,8 +14,35 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from sintonia.domain.choices import (
+    OPTIMIZER_DEFAULTS,
+    LoraInit,
+    OptimizerName,
+    Precision,
+    ScheduleName,
+    Tuning,
+)
 from sintonia.domain.models import BaseRef
 from sintonia.runs.layout import write_json
+
+__all__ = [
+    "AdapterRef",
+    "DataRef",
+    "DpoSettings",
+    "EarlyStopping",
+    "LoraInit",
+    "LoraSettings",
+    "OptimizerName",
+    "OptimizerSettings",
+    "Origin",
+    "Precision",
+    "ScheduleName",
+    "ScheduleSettings",
+    "SftSettings",
+    "TrainSpec",
+    "Tuning",
+    "read_spec",
+]
 
 
 class Origin(StrEnum):
@@ -45,26 +72,6 @@ class AdapterRef:
     model: str
     folder: str
     sha256: str
-
-
-class LoraInit(StrEnum):
-    """How an adapter begins; each begins as the base model itself."""
-
-    KAIMING = "kaiming"
-    """PEFT's default: A uniform, B zero."""
-    GAUSSIAN = "gaussian"
-    ORTHOGONAL = "orthogonal"
-    PISSA = "pissa"
-    """The largest singular vectors (Meng et al. 2024)."""
-    OLORA = "olora"
-    """A QR decomposition (Buyukakyuz 2024)."""
-
-
-class Precision(StrEnum):
-    """The type of numbers that the base's weights and the activations have."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -114,16 +121,38 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW (Loshchilov & Hutter 2019) with warm-up and linear decay to zero."""
+    """One of ``training/optimizers``; a value that it does not have is ``None``."""
 
     learning_rate: float
-    warmup_steps: int
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
+    """The peak of the schedule."""
+    name: OptimizerName
+    beta1: float | None = None
+    beta2: float | None = None
+    epsilon: float | None = None
+    momentum: float | None = None
     weight_decay: float = 0.0
+    """Decoupled, in units of the learning rate; norms and biases do not decay."""
     max_gradient_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 leaves them."""
+
+    @classmethod
+    def usual(
+        cls, learning_rate: float, name: OptimizerName = OptimizerName.ADAMW
+    ) -> OptimizerSettings:
+        """Return an optimizer with its default values."""
+        return cls(learning_rate, name, **OPTIMIZER_DEFAULTS[name])
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """One of ``training/schedules``, after a linear warm-up."""
+
+    warmup_steps: int
+    name: ScheduleName = ScheduleName.LINEAR
+    decay_steps: int = 0
+    """The last steps of the run, in which ``wsd`` decays."""
+    floor: float = 0.0
+    """The part of the peak that the rate decays towards."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +173,10 @@ class TrainSpec:
     batch_size: int
     learning_rate_multiplier: float
     total_steps: int
-    lora: LoraSettings
+    lora: LoraSettings | None
+    """``None``: every weight of the base is trained."""
     optimizer: OptimizerSettings
+    schedule: ScheduleSettings
     seed: int
     context_tokens: int
     truncate: bool
@@ -158,6 +189,7 @@ class TrainSpec:
     dpo: DpoSettings = DpoSettings()
     early_stopping: EarlyStopping | None = None
     precision: Precision = Precision.FLOAT32
+    """Unless its origin is ``given``, the trainer may measure what its hardware is faster with."""
     gradient_checkpointing: bool = False
     keep_checkpoints: int = 3
     snapshot_seconds: float = 120.0

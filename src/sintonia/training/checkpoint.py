@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 
 from sintonia import failpoints
@@ -24,7 +23,7 @@ from sintonia.runs.layout import RunFolder, step_folder_name, step_of
 from sintonia.runs.spec import TrainSpec
 from sintonia.sealed import read_json, seal, verify, write_json
 from sintonia.training import model_card
-from sintonia.training.optimizer import load_state_tensors, state_tensors
+from sintonia.training.optimizer import Optimizer
 from sintonia.training.reporter import Reporter
 from sintonia.training.room import Room
 
@@ -48,7 +47,7 @@ class Learner:
     """What a checkpoint saves and restores."""
 
     policy: Policy
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     progress: Progress
 
 
@@ -93,7 +92,7 @@ class Checkpoints:
                 shutil.rmtree(folder)  # or it would count among those kept
                 continue
             adapters.load(learner.policy.model, folder)
-            load_state_tensors(learner.optimizer, load_file(folder / STATE_TENSORS))
+            learner.optimizer.load_state_tensors(load_file(folder / STATE_TENSORS))
             learner.progress.step = step_of(folder)
             learner.progress.trained_tokens = state["trained_tokens"]
             reporter.event(f"Training resumed after step {learner.progress.step}")
@@ -118,8 +117,9 @@ class Checkpoints:
 
     def _write(self, work: Path, learner: Learner, metrics: Mapping[str, Any]) -> None:
         failpoints.reach("checkpoint.open")
+        assert self._spec.lora is not None, "only adapters are trained yet"
         adapters.save(learner.policy.model, work, self._spec.lora, self._spec.base.name)
-        save_file(state_tensors(learner.optimizer), work / STATE_TENSORS)
+        save_file(learner.optimizer.state_tensors(), work / STATE_TENSORS)
         failpoints.reach("checkpoint.write")
         model_card.write(work, self._spec, learner.progress.step, metrics)
         state = {

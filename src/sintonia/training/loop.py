@@ -17,7 +17,8 @@ from sintonia.objectives.base import Objective
 from sintonia.runs.spec import TrainSpec
 from sintonia.training.checkpoint import Checkpoints, Learner
 from sintonia.training.evaluate import Measured, Totals, evaluate
-from sintonia.training.optimizer import clip, learning_rate_at
+from sintonia.training.learning_rate import learning_rate_at
+from sintonia.training.optimizer import clip
 from sintonia.training.reporter import Reporter
 from sintonia.training.schedule import Schedule, validation_rows
 
@@ -103,7 +104,7 @@ def _do_step(run: Run, schedule: Schedule) -> dict[str, float]:
             "total_steps": run.spec.total_steps,
             **metrics,
             "epoch": schedule.epoch_of(step),
-            "learning_rate": learning_rate_at(step, run.spec.total_steps, run.spec.optimizer),
+            "learning_rate": learning_rate_at(step, run.spec),
             "trained_tokens": run.learner.progress.trained_tokens,
             "tokens_per_second": tokens / max(seconds, 1e-9),
         }
@@ -126,11 +127,7 @@ def _learn(run: Run, rows: list[int]) -> Measured:
     learned = totals.means()
     norm = clip(run.parameters, spec.optimizer.max_gradient_norm)
     _check_finite(learner.progress.step, (learned.loss, norm))
-    rate = learning_rate_at(learner.progress.step, spec.total_steps, spec.optimizer)
-    for group in learner.optimizer.param_groups:
-        group["lr"] = rate
-    learner.optimizer.step()
-    learner.optimizer.zero_grad(set_to_none=True)
+    learner.optimizer.step(learning_rate_at(learner.progress.step, spec))
     return learned
 
 

@@ -1,37 +1,63 @@
-"""AdamW and the learning rate's schedule."""
+"""The optimizer of a run as the loop and the checkpoints see it, whichever it is.
+
+Invariant: it holds nothing but tensors by name; the learning rate comes anew with each step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from sintonia import plugins
 from sintonia.runs.spec import OptimizerSettings
+from sintonia.training import optimizers
+
+
+class Optimizer:
+    """One or more of torch's optimizers, each over parameters of its own."""
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self._parts = tuple(parts)
+
+    def step(self, learning_rate: float) -> None:
+        """Move the weights along their gradients, then drop the gradients."""
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = learning_rate
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Return the state as named tensors: ``PARAMETER.SLOT``."""
+        found = {}
+        for part in self._parts:
+            states = part.state_dict()["state"]
+            for number, name in _names(part).items():
+                for slot, value in states.get(number, {}).items():
+                    if value is not None:
+                        found[f"{name}.{slot}"] = value
+        return found
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what :meth:`state_tensors` returned."""
+        slots: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            name, _, slot = key.rpartition(".")
+            slots.setdefault(name, {})[slot] = value
+        for part in self._parts:
+            state = {n: slots[name] for n, name in _names(part).items() if name in slots}
+            groups = part.state_dict()["param_groups"]
+            part.load_state_dict({"state": state, "param_groups": groups})
 
 
 def build_optimizer(
-    parameters: Iterable[nn.Parameter], settings: OptimizerSettings
-) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov & Hutter 2019) over ``parameters``."""
-    return torch.optim.AdamW(
-        list(parameters),
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-    )
-
-
-def learning_rate_at(step: int, total_steps: int, settings: OptimizerSettings) -> float:
-    """Return the rate of ``step`` (from 1): linear warm-up, then linear decay towards zero.
-
-    No step has rate zero: the first is ``1 / warmup_steps`` of the peak, the last one above 0.
-    """
-    warmup = settings.warmup_steps
-    if step <= warmup:
-        return settings.learning_rate * step / warmup
-    return settings.learning_rate * (total_steps - step + 1) / (total_steps - warmup + 1)
+    parameters: Iterable[tuple[str, nn.Parameter]], settings: OptimizerSettings
+) -> Optimizer:
+    """Return the optimizer of ``settings`` over named parameters."""
+    member = plugins.load(optimizers, settings.name.value)
+    return Optimizer(member.build(list(parameters), settings))
 
 
 def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
@@ -40,20 +66,11 @@ def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     return float(norm)
 
 
-def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimizer's state as named tensors: ``NUMBER.NAME``."""
+def _names(part: torch.optim.Optimizer) -> dict[int, str]:
+    """Return the name of each parameter by its number in the state dictionary."""
+    groups = part.state_dict()["param_groups"]
     return {
-        f"{number}.{name}": value
-        for number, slots in optimizer.state_dict()["state"].items()
-        for name, value in slots.items()
+        number: name
+        for group in groups
+        for number, name in zip(group["params"], group["param_names"], strict=True)
     }
-
-
-def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`state_tensors` returned."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -150,7 +150,8 @@ def _prepare(
 
 def _learner(spec: TrainSpec) -> Learner:
     model = load_base(Path(spec.base.folder))
-    are_guessed = spec.origins.get("lora") is not Origin.GIVEN
+    assert spec.lora is not None, "only adapters are trained yet"
+    are_guessed = spec.origins.get("lora.targets") is not Origin.GIVEN
     adapters.attach(model, spec.lora, are_guessed=are_guessed)
     adapters.reset(model, spec.seed)
     if spec.parent is not None:
@@ -162,7 +163,7 @@ def _learner(spec: TrainSpec) -> Learner:
                 "was planned. Make a new job."
             )
         adapters.load(model, parent)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     return Learner(Policy(model), build_optimizer(trained, spec.optimizer), Progress())
 
 

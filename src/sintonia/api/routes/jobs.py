@@ -22,6 +22,7 @@ from sintonia.api.translate.jobs import (
     job_object,
     method_of,
 )
+from sintonia.domain.conflicts import check_choices
 from sintonia.domain.jobs import Job, JobDraft
 from sintonia.errors import InvalidValue
 
@@ -35,6 +36,7 @@ def create_job(body: JsonBody, services: ServicesDep, response: Response) -> Job
     """Store a job. It is checked and answered at once; a worker takes it from there."""
     request = parse(JobRequest, body)
     method = method_of(request)
+    check_choices(method, has_validation=request.validation_file is not None)
     check_integrations(request.integrations)
     model = trainable(request.model, services)
     check_data_file(request.training_file, "training_file", services)
@@ -50,7 +52,7 @@ def create_job(body: JsonBody, services: ServicesDep, response: Response) -> Job
         suffix=request.suffix,
         seed=request.seed,
         metadata=request.metadata,
-        truncate=request.sintonia.truncate,
+        truncate=bool(request.sintonia and request.sintonia.truncate),
     )
     response.headers.update(ignored_header(ignored_in(request)))
     return _shown(services.store.jobs.create(draft), services)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, StrictBool, Tag
 
 from sintonia.api.schemas.wire import StrictRequest, Wire
+from sintonia.domain.choices import Choices
 from sintonia.domain.models import slug
 
 
@@ -67,10 +69,11 @@ class MethodRequest(StrictRequest):
     reinforcement: Any = None
 
 
-class ExtensionRequest(StrictRequest):
+@dataclass(frozen=True)
+class ExtensionRequest(Choices):
     """``sintonia``: what this platform lets a caller choose beyond OpenAI's parameters."""
 
-    truncate: StrictBool = False
+    truncate: StrictBool | None = None
     """Cut rows longer than the model's context instead of refusing them."""
 
 
@@ -86,7 +89,7 @@ class JobRequest(StrictRequest):
     seed: int | None = Field(default=None, ge=0, le=2147483647)
     metadata: Metadata | None = None
     integrations: list[Any] | None = Field(default=None, max_length=5)
-    sintonia: ExtensionRequest = ExtensionRequest()
+    sintonia: ExtensionRequest | None = None
     prompt_loss_weight: Any = None
     compute_classification_metrics: Any = None
     classification_n_classes: Any = None
@@ -132,7 +135,9 @@ class JobExtension(Wire):
     base_model: str
     """The local model behind the name that was asked for."""
     origins: Mapping[str, str] | None
-    """For each hyperparameter: given, derived, inherited or default."""
+    """For each value: given, derived, inherited or default."""
+    settings: Mapping[str, Any]
+    """What was chosen in ``sintonia`` until the files are checked, then every value."""
     attempt: int
     """How many times training was started."""
     truncate: bool

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from sintonia.api.schemas.jobs import (
     CheckpointMetrics,
     CheckpointObject,
     EventObject,
+    ExtensionRequest,
     HyperparametersObject,
     HyperparametersRequest,
     JobErrorObject,
@@ -17,6 +19,7 @@ from sintonia.api.schemas.jobs import (
     MethodObject,
     SupervisedObject,
 )
+from sintonia.domain.choices import Choices
 from sintonia.domain.jobs import Job, JobCheckpoint, JobEvent
 from sintonia.domain.methods import AUTO, Hyperparameters, Method
 from sintonia.errors import InvalidValue, UnsupportedParameter
@@ -52,7 +55,7 @@ def method_of(request: JobRequest) -> Method:
             "Give one of them; the first is the older spelling of the second.",
             param="hyperparameters",
         )
-    return Method(hyperparameters=_chosen(nested or outer))
+    return Method(hyperparameters=_chosen(nested or outer), choices=_choices(request.sintonia))
 
 
 def check_integrations(integrations: list[Any] | None) -> None:
@@ -105,6 +108,7 @@ def job_object(job: Job, organization: str) -> JobObject:
             waiting_behind=job.waiting_behind,
             base_model=draft.base_model,
             origins=job.origins,
+            settings=_settings(job),
             attempt=job.attempt,
             truncate=draft.truncate,
         ),
@@ -160,6 +164,27 @@ def _chosen(given: HyperparametersRequest | None) -> Hyperparameters:
         batch_size=given.batch_size or AUTO,
         learning_rate_multiplier=given.learning_rate_multiplier or AUTO,
     )
+
+
+def _choices(given: ExtensionRequest | None) -> Choices:
+    """Return what of the ``sintonia`` object decides how a job trains."""
+    if given is None:
+        return Choices()
+    return Choices(**{f.name: getattr(given, f.name) for f in dataclasses.fields(Choices)})
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    """Return every value once it is resolved, before that those that were chosen."""
+    resolved: dict[str, Any] | None = (job.resolved or {}).get("settings")
+    return resolved or _without_none(dataclasses.asdict(job.draft.method.choices))
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    shown = {
+        name: _without_none(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+    }
+    return {name: value for name, value in shown.items() if value is not None}
 
 
 def _hyperparameters(job: Job) -> HyperparametersObject:
