@@ -10,7 +10,8 @@ from sintonia.models import adapters
 from sintonia.models.load import load_base
 from sintonia.models.policy import Policy
 from sintonia.runs.plan import linear_layers
-from sintonia.runs.spec import LoraSettings
+from sintonia.runs.spec import LoraSettings, OptimizerName, OptimizerSettings
+from sintonia.training.optimizer import build_optimizer
 from tiny_models import save_tiny, tiny_model
 
 
@@ -93,6 +94,21 @@ def test_the_merged_weight_follows_an_optimizer_step(tiny_folder):
     assert not torch.equal(before, after)
     expected = layer.base.weight + layer.scale * layer.lora_b @ layer.lora_a
     assert torch.allclose(after, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OptimizerName)
+def test_the_merged_weight_follows_every_optimizer(name, tiny_folder):
+    model, _ = with_adapter(tiny_folder)
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    optimizer = build_optimizer(trained, OptimizerSettings.usual(0.1, name))
+    for _, layer in adapters.layers(model):
+        layer.merged()
+    for _, parameter in trained:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step(0.1)
+    for _, layer in adapters.layers(model):
+        expected = layer.base.weight + layer.scale * layer.lora_b @ layer.lora_a
+        assert torch.allclose(layer.merged(), expected, atol=1e-5)
 
 
 def test_a_target_that_the_model_does_not_have_is_refused_by_name(tiny_folder):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from sintonia import plugins
 from sintonia.runs.spec import OptimizerSettings
@@ -28,6 +29,8 @@ class Optimizer:
                 group["lr"] = learning_rate
             part.step()
             part.zero_grad(set_to_none=True)
+            # Fused kernels forget to count what they change; merged weights go by the count.
+            increment_version([p for group in part.param_groups for p in group["params"]])
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Return the state as named tensors: ``PARAMETER.SLOT``."""
