@@ -1,6 +1,7 @@
 """Checkpoints: what a step leaves on disk, whole or not at all, and finding the newest good one.
 
-A checkpoint holds the adapter in PEFT's layout, the tokenizer and template it was trained with,
+A checkpoint holds the adapter in PEFT's layout, or the whole model in transformers' where every
+weight is trained, the tokenizer and template it was trained with,
 the model card, and the optimizer's state. Nothing is pickled.
 """
 
@@ -9,23 +10,24 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 
 from sintonia import failpoints
-from sintonia.errors import DamagedCheckpoint
-from sintonia.models import adapters
+from sintonia.errors import DamagedCheckpoint, RefusedModel
+from sintonia.models import adapters, whole
 from sintonia.models.policy import Policy
 from sintonia.runs.layout import RunFolder, step_folder_name, step_of
 from sintonia.runs.spec import TrainSpec
 from sintonia.sealed import read_json, seal, verify, write_json
-from sintonia.training import model_card
+from sintonia.training import model_card, row_losses
 from sintonia.training.optimizer import Optimizer
 from sintonia.training.reporter import Reporter
 from sintonia.training.room import Room
+from sintonia.training.row_losses import RowLosses
 
 STATE_TENSORS = "state.safetensors"
 STATE = "state.json"
@@ -49,6 +51,8 @@ class Learner:
     policy: Policy
     optimizer: Optimizer
     progress: Progress
+    row_losses: dict[str, RowLosses] = field(default_factory=dict)
+    """By ``training`` and ``validation``."""
 
 
 class Checkpoints:
@@ -63,10 +67,12 @@ class Checkpoints:
             for torn in folder.glob(".*.work"):
                 shutil.rmtree(torn)
 
-    def save_epoch(self, learner: Learner, metrics: Mapping[str, Any]) -> Path:
-        """Save the end of an epoch; the oldest beyond those kept go."""
+    def save_epoch(
+        self, learner: Learner, metrics: Mapping[str, Any], best_step: int | None = None
+    ) -> Path:
+        """Save the end of an epoch; the oldest beyond those kept go, but never ``best_step``."""
         final = self._save(self._run.checkpoints, learner, metrics)
-        _keep_newest(self._run.checkpoints, self._spec.keep_checkpoints)
+        _keep_newest(self._run.checkpoints, self._spec.keep_checkpoints, best_step)
         _keep_newest(self._run.snapshots, 0)
         return final
 
@@ -79,28 +85,37 @@ class Checkpoints:
     def resume(self, learner: Learner, reporter: Reporter) -> Mapping[str, Any]:
         """Restore the newest good point; a damaged one is named and the one before it serves.
 
+        Raises ``RefusedModel`` for a point of another run.
+
         Returns the metrics of that step; empty when the run begins.
         """
         for folder in self._run.resume_points():
             try:
                 verify(folder)
                 state = read_json(folder / STATE)
-                if state["run_id"] != self._spec.run_id:
-                    raise DamagedCheckpoint(f"{folder.name} belongs to {state['run_id']}.")
             except DamagedCheckpoint as problem:
                 reporter.event(f"A checkpoint was damaged and is not used: {problem}", "warn")
                 shutil.rmtree(folder)  # or it would count among those kept
                 continue
-            adapters.load(learner.policy.model, folder)
+            self._refuse_foreign(folder, state["run_id"])
+            self._load_weights(learner, folder)
             learner.optimizer.load_state_tensors(load_file(folder / STATE_TENSORS))
             learner.progress.step = step_of(folder)
             learner.progress.trained_tokens = state["trained_tokens"]
+            row_losses.load(learner.row_losses, folder)
             reporter.event(f"Training resumed after step {learner.progress.step}")
             metrics: Mapping[str, Any] = state["metrics"]
             if folder.parent == self._run.checkpoints:  # a kill may have come before it was told
-                reporter.checkpoint(learner.progress.step, f"checkpoints/{folder.name}", metrics)
+                reporter.checkpoint(folder, metrics)
             return metrics
         return {}
+
+    def _refuse_foreign(self, folder: Path, run_id: str) -> None:
+        if run_id != self._spec.run_id:
+            raise RefusedModel(
+                f"Checkpoint {folder.parent.name}/{folder.name} belongs to {run_id}, not to "
+                f"{self._spec.run_id}. Take it out of the run's folder."
+            )
 
     def _save(self, parent: Path, learner: Learner, metrics: Mapping[str, Any]) -> Path:
         self._room.require(_size_bytes(learner))
@@ -115,12 +130,22 @@ class Checkpoints:
             raise
         return parent / name
 
+    def _load_weights(self, learner: Learner, folder: Path) -> None:
+        load = whole.load if self._spec.lora is None else adapters.load
+        load(learner.policy.model, folder)
+
+    def _save_weights(self, learner: Learner, work: Path) -> None:
+        if self._spec.lora is None:
+            whole.save(learner.policy.model, work)
+        else:
+            adapters.save(learner.policy.model, work, self._spec.lora, self._spec.base.name)
+
     def _write(self, work: Path, learner: Learner, metrics: Mapping[str, Any]) -> None:
         failpoints.reach("checkpoint.open")
-        assert self._spec.lora is not None, "only adapters are trained yet"
-        adapters.save(learner.policy.model, work, self._spec.lora, self._spec.base.name)
+        self._save_weights(learner, work)
         save_file(learner.optimizer.state_tensors(), work / STATE_TENSORS)
         failpoints.reach("checkpoint.write")
+        row_losses.save(learner.row_losses, work)
         model_card.write(work, self._spec, learner.progress.step, metrics)
         state = {
             "run_id": self._spec.run_id,
@@ -136,6 +161,12 @@ def _size_bytes(learner: Learner) -> int:
     return _COPIES * sum(p.numel() * p.element_size() for p in trained)
 
 
-def _keep_newest(folder: Path, number: int) -> None:
-    for old in sorted(folder.glob("step-*"), key=step_of, reverse=True)[number:]:
-        shutil.rmtree(old)
+def _keep_newest(folder: Path, number: int, best_step: int | None = None) -> None:
+    """Remove all but ``number`` folders: the newest ones, and the best, which takes a place."""
+    steps = sorted((step_of(path) for path in folder.glob("step-*")), reverse=True)
+    kept = set(steps[:number])
+    if best_step in steps and best_step not in kept:
+        # The newest stays in any case: training resumes from it.
+        kept = {best_step, *steps[: max(1, number - 1)]}
+    for step in set(steps) - kept:
+        shutil.rmtree(folder / step_folder_name(step))

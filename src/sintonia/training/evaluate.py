@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from sintonia.data.forest import Forest
 from sintonia.data.samples import Samples
 from sintonia.models.policy import Policy
-from sintonia.objectives.base import Objective
+from sintonia.objectives.base import LossOutput, Objective
 from sintonia.training.row_losses import RowSums
 
 _ROWS_AT_ONCE = 32
@@ -21,6 +22,8 @@ class Measured:
 
     loss: float
     metrics: dict[str, float]
+    rows: RowSums
+    """The same for each row alone."""
 
     def named(self, prefix: str) -> dict[str, float]:
         """Return the means under OpenAI's names, such as ``valid_loss``."""
@@ -36,18 +39,20 @@ class Totals:
         self.loss = 0.0
         self.count = 0.0
         self._sums: dict[str, float] = {}
+        self._rows = RowSums()
 
-    def add(self, loss: float, count: float, sums: Iterable[tuple[str, float]]) -> None:
-        """Add one micro-batch."""
-        self.loss += loss
-        self.count += count
-        for name, value in sums:
+    def add(self, forest: Forest, output: LossOutput) -> None:
+        """Add one micro-batch; nothing of its graph is kept."""
+        self.loss += output.measured
+        self.count += output.count
+        for name, value in output.sums.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
+        self._rows.add(forest, output)
 
     def means(self) -> Measured:
         """Return the means over everything added."""
         metrics = {name: value / self.count for name, value in self._sums.items()}
-        return Measured(self.loss / self.count, metrics)
+        return Measured(self.loss / self.count, metrics, self._rows)
 
 
 @torch.no_grad()
@@ -59,19 +64,15 @@ def evaluate(
     *,
     max_tokens: int,
     beat: Callable[[], None],
-    row_sums: RowSums | None = None,
 ) -> Measured:
-    """Return the means over ``rows``; ``row_sums`` takes those of each row.
+    """Return the means over ``rows``.
 
     ``beat`` is called after each micro-batch, whose logits are gone by then.
     """
     totals = Totals()
     for chunk in _chunks(list(rows)):
         for forest in objective.batches(samples.sequences_of(chunk), max_tokens):
-            output = objective.loss(policy, forest)
-            totals.add(float(output.total), output.count, output.sums.items())
-            if row_sums is not None:
-                row_sums.add(forest, output)
+            totals.add(forest, objective.loss(policy, forest))
             beat()
     return totals.means()
 

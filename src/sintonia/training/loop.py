@@ -5,22 +5,30 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from torch import nn
 
 from sintonia import failpoints
 from sintonia.data.samples import Samples
-from sintonia.errors import TrainerFailed
+from sintonia.errors import AlreadyRunning, TrainerFailed
+from sintonia.models.learning import learning
 from sintonia.objectives.base import Objective
+from sintonia.runs.curve import StepPoint
 from sintonia.runs.spec import TrainSpec
 from sintonia.training.checkpoint import Checkpoints, Learner
 from sintonia.training.evaluate import Measured, Totals, evaluate
 from sintonia.training.learning_rate import learning_rate_at
 from sintonia.training.optimizer import clip
 from sintonia.training.reporter import Reporter
+from sintonia.training.row_losses import TRAINING, VALIDATION
 from sintonia.training.schedule import Schedule, validation_rows
+from sintonia.training.stopping import Standing, standing
+from sintonia.training.verdict import VerdictKind, judge, not_a_number
+
+WORTH_A_WORD_AT_ONCE = (VerdictKind.OVERFITTING, VerdictKind.DIVERGED)
+"""What is told while the run goes on; the rest is told at its end."""
 
 
 class Ending(StrEnum):
@@ -43,29 +51,50 @@ class Run:
     reporter: Reporter
     should_stop: Callable[[], bool]
     """Asked after each step; true ends the run with a snapshot."""
+    is_superseded: Callable[[], bool] = lambda: False
+    """Asked before anything that attempts share is written: whether a later attempt works."""
+    curve: list[StepPoint] = field(default_factory=list)
+    """What each step so far measured, those of earlier attempts included."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         """What is trained."""
         return [p for p in self.learner.policy.model.parameters() if p.requires_grad]
 
+    @property
+    def standing(self) -> Standing | None:
+        """Where the full validations stand; ``None`` without early stopping."""
+        settings = self.spec.early_stopping
+        return None if settings is None else standing(self.curve, settings)
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether there is nothing more to learn, or patience has run out."""
+        now = self.standing
+        return self.learner.progress.step >= self.spec.total_steps or (
+            now is not None and now.is_over
+        )
+
 
 def train(run: Run, metrics: dict[str, float]) -> tuple[Ending, dict[str, float]]:
     """Train from where the learner stands to the end, or to a stop.
 
     ``metrics`` are those of the last step done. Returns how it ended and the last metrics.
-    Raises ``TrainerFailed`` when the loss is not a number.
+    Raises ``TrainerFailed`` when the loss is not a number, and ``AlreadyRunning`` when a later
+    attempt has taken the run over.
     """
     schedule = Schedule(run.training.num_rows, run.spec.batch_size, run.spec.seed)
     progress = run.learner.progress
     last_saved = time.monotonic()
-    while progress.step < run.spec.total_steps:
+    is_over = run.is_over
+    while not is_over:
         progress.step += 1
         metrics = _do_step(run, schedule)
         failpoints.reach("step")
-        stops = run.should_stop() and progress.step < run.spec.total_steps
         is_due = time.monotonic() - last_saved >= run.spec.snapshot_seconds
         is_epoch_end = schedule.ends_epoch(progress.step)
+        is_over = is_epoch_end and run.is_over
+        stops = run.should_stop() and not is_over
         if is_epoch_end or stops or is_due:
             _save(run, metrics, is_epoch_end=is_epoch_end)
             last_saved = time.monotonic()
@@ -76,12 +105,18 @@ def train(run: Run, metrics: dict[str, float]) -> tuple[Ending, dict[str, float]
 
 def _save(run: Run, metrics: dict[str, float], *, is_epoch_end: bool) -> None:
     """Save an epoch's checkpoint, or a snapshot; the steps told before it become durable first."""
+    if run.is_superseded():
+        raise AlreadyRunning("A later attempt has taken the run over; this one wrote nothing more.")
     run.reporter.sync()
     if not is_epoch_end:
         run.checkpoints.save_snapshot(run.learner, metrics)
         return
-    folder = run.checkpoints.save_epoch(run.learner, metrics)
-    run.reporter.checkpoint(run.learner.progress.step, f"checkpoints/{folder.name}", metrics)
+    now = run.standing
+    folder = run.checkpoints.save_epoch(run.learner, metrics, now.best_step if now else None)
+    run.reporter.checkpoint(folder, metrics)
+    verdict = judge(run.curve)
+    if verdict is not None and verdict.kind in WORTH_A_WORD_AT_ONCE:
+        run.reporter.verdict(verdict)
 
 
 def _do_step(run: Run, schedule: Schedule) -> dict[str, float]:
@@ -97,18 +132,18 @@ def _do_step(run: Run, schedule: Schedule) -> dict[str, float]:
         **learned.named("train"),
         **_validate(run, step, is_epoch_end=schedule.ends_epoch(step)),
     }
-    _check_finite(step, metrics.values())
-    run.reporter.step(
-        {
-            "step": step,
-            "total_steps": run.spec.total_steps,
-            **metrics,
-            "epoch": schedule.epoch_of(step),
-            "learning_rate": learning_rate_at(step, run.spec),
-            "trained_tokens": run.learner.progress.trained_tokens,
-            "tokens_per_second": tokens / max(seconds, 1e-9),
-        }
-    )
+    _check_finite(run, metrics.values(), has_learned=True)
+    told = {
+        "step": step,
+        "total_steps": run.spec.total_steps,
+        **metrics,
+        "epoch": schedule.epoch_of(step),
+        "learning_rate": learning_rate_at(step, run.spec),
+        "trained_tokens": run.learner.progress.trained_tokens,
+        "tokens_per_second": tokens / max(seconds, 1e-9),
+    }
+    run.reporter.step(told)
+    run.curve.append(StepPoint.of(told))
     return metrics
 
 
@@ -119,24 +154,27 @@ def _learn(run: Run, rows: list[int]) -> Measured:
     forests = list(run.objective.batches(sequences, spec.micro_batch_tokens))
     count = sum(run.objective.count(forest) for forest in forests)
     totals = Totals()
-    for forest in forests:
-        output = run.objective.loss(learner.policy, forest)
-        (output.total / count).backward()
-        totals.add(float(output.total.detach()), output.count, output.sums.items())
-        run.reporter.beat()
+    with learning(learner.policy.model, spec.seed, learner.progress.step):
+        for forest in forests:
+            output = run.objective.loss(learner.policy, forest)
+            (output.total / count).backward()
+            totals.add(forest, output)
+            run.reporter.beat()
     learned = totals.means()
     norm = clip(run.parameters, spec.optimizer.max_gradient_norm)
-    _check_finite(learner.progress.step, (learned.loss, norm))
+    _check_finite(run, (learned.loss, norm), has_learned=learner.progress.step > 1)
+    learner.row_losses[TRAINING].see(learned.rows)
     learner.optimizer.step(learning_rate_at(learner.progress.step, spec))
     return learned
 
 
-def _check_finite(step: int, values: Iterable[float]) -> None:
-    if not all(math.isfinite(value) for value in values):
-        raise TrainerFailed(
-            f"The loss is not a number at step {step}: training diverged. "
-            "Lower learning_rate_multiplier."
-        )
+def _check_finite(run: Run, values: Iterable[float], *, has_learned: bool) -> None:
+    if all(math.isfinite(value) for value in values):
+        return
+    step, multiplier = run.learner.progress.step, run.spec.learning_rate_multiplier
+    verdict = not_a_number(step, multiplier, has_learned=has_learned)
+    run.reporter.verdict(verdict)
+    raise TrainerFailed(verdict.message)
 
 
 def _validate(run: Run, step: int, *, is_epoch_end: bool) -> dict[str, float]:
@@ -149,7 +187,9 @@ def _validate(run: Run, step: int, *, is_epoch_end: bool) -> dict[str, float]:
         rows = validation_rows(step, samples.num_rows, spec.batch_size, spec.seed)
         metrics |= _measure(run, samples, rows).named("valid")
     if is_epoch_end:
-        metrics |= _measure(run, samples, list(range(samples.num_rows))).named("full_valid")
+        measured = _measure(run, samples, list(range(samples.num_rows)))
+        metrics |= measured.named("full_valid")
+        run.learner.row_losses[VALIDATION].see(measured.rows)
     return metrics
 
 

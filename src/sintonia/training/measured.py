@@ -29,6 +29,9 @@ class Measured:
         value: T = self._values[name]
         return value
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
     def change(self, name: str, value: Any) -> None:
         """Write a value that holds from now on."""
         self._values[name] = value

@@ -93,7 +93,9 @@ class Diary:
         self._write(peak_bytes())
 
     def note(self) -> None:
-        """Note the peak when it grew, now and then."""
+        """Note the peak when it grew, now and then; nothing before :meth:`begin`."""
+        if not self.peak:
+            return
         now = time.monotonic()
         if now - self.noted_at < NOTE_SECONDS:
             return
@@ -109,8 +111,9 @@ class Diary:
 
 
 def ran_out(attempt: AttemptFolder) -> bool:
-    """Tell whether an attempt ended for want of memory: it said so, or it vanished and all
-    signs are that the kernel ended it.
+    """Tell whether an attempt ended for want of memory.
+
+    It said so, or it vanished and all signs are that the kernel ended it.
     """
     ended = read_exit(attempt)
     if ended is not None:

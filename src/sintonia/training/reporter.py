@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from sintonia.runs.layout import AttemptFolder
+from sintonia.runs.layout import AttemptFolder, step_of
 from sintonia.runs.records import RecordKind, RecordWriter
+from sintonia.training.memory import Diary
+from sintonia.training.verdict import Verdict
 
 
 class Reporter:
@@ -16,21 +19,34 @@ class Reporter:
     def __init__(self, attempt: AttemptFolder) -> None:
         self._attempt = attempt
         self._writer = RecordWriter(attempt)
+        self.diary = Diary(attempt)
         self.beat()
 
     def step(self, metrics: Mapping[str, Any]) -> None:
         """Tell what a step measured."""
         self._writer.write(RecordKind.STEP, time.time(), metrics)
 
-    def checkpoint(self, step: int, folder: str, metrics: Mapping[str, Any]) -> None:
-        """Tell that an epoch's checkpoint lies whole in ``folder`` (relative to the run)."""
-        data = {"step": step, "folder": folder, "metrics": dict(metrics)}
+    def checkpoint(self, folder: Path, metrics: Mapping[str, Any]) -> None:
+        """Tell that an epoch's checkpoint lies whole in ``folder``, and which ones there are."""
+        data = {
+            "step": step_of(folder),
+            "folder": f"{folder.parent.name}/{folder.name}",
+            "metrics": dict(metrics),
+            "kept": sorted(step_of(path) for path in folder.parent.glob("step-*")),
+        }
         self._writer.write(RecordKind.CHECKPOINT, time.time(), data)
         self._writer.sync()
 
     def event(self, message: str, level: str = "info") -> None:
         """Tell something in words."""
         self._writer.write(RecordKind.EVENT, time.time(), {"level": level, "message": message})
+
+    def verdict(self, verdict: Verdict) -> None:
+        """Tell what the curve means, in words and for programs."""
+        level = "info" if verdict.kind.is_good else "warn"
+        told = {"kind": verdict.kind.value, "step": verdict.step, "message": verdict.message}
+        data = {"level": level, "message": verdict.message, "verdict": told}
+        self._writer.write(RecordKind.EVENT, time.time(), data)
 
     def sync(self) -> None:
         """Make what was said durable; a checkpoint must not outlive the steps before it."""
@@ -39,6 +55,7 @@ class Reporter:
     def beat(self) -> None:
         """Show that the trainer is alive and moving."""
         self._attempt.heartbeat.touch()
+        self.diary.note()
 
     def close(self) -> None:
         """Make everything said so far durable."""

@@ -31,21 +31,24 @@ from sintonia.errors import (
     InvalidValue,
     RefusedModel,
     SintoniaError,
-    TrainerFailed,
 )
-from sintonia.models import adapters
-from sintonia.models.load import load_base
-from sintonia.models.policy import Policy
-from sintonia.runs.layout import AttemptFolder, RunFolder, step_folder_name
+from sintonia.runs.curve import read_curve
+from sintonia.runs.layout import AttemptFolder, RunFolder
 from sintonia.runs.records import ExitRecord, ExitStatus, reserve_exit, write_exit
-from sintonia.runs.spec import DataRef, Origin, TrainSpec, read_spec
-from sintonia.sealed import MANIFEST, hash_file, read_json, verify, write_json
-from sintonia.training.checkpoint import Checkpoints, Learner, Progress
+from sintonia.runs.spec import DataRef, Origin, Precision, TrainSpec, read_spec
+from sintonia.sealed import MANIFEST, hash_file, verify
+from sintonia.training import memory, precision
+from sintonia.training.checkpoint import Checkpoints
+from sintonia.training.estimate import work_of
+from sintonia.training.fitting import Fitting
 from sintonia.training.loop import Ending, Run, train
-from sintonia.training.optimizer import build_optimizer
+from sintonia.training.measured import Measured
 from sintonia.training.reference import Reference
 from sintonia.training.reporter import Reporter, RowProgress
+from sintonia.training.result import conclude
 from sintonia.training.room import Room, disk_full, is_disk_full
+from sintonia.training.row_losses import TRAINING, VALIDATION, RowLosses
+from sintonia.training.start import begin, shares_prefixes
 
 
 class StopRequest:
@@ -96,44 +99,73 @@ def _train(folder: RunFolder, attempt: AttemptFolder, stop: StopRequest, room: R
     reporter = Reporter(attempt)
     try:
         room.require()
-        spec = dataclasses.replace(spec, threads=_fix_threads(folder, spec))
-        run, metrics = _prepare(folder, spec, reporter, stop, room)
+        surroundings = _Surroundings(folder, attempt, reporter, Measured(folder), room)
+        spec = _fix_choices(surroundings.measured, spec)
+        run, metrics = _prepare(surroundings, spec, stop)
         ending, last = train(run, dict(metrics))
+        if ending is Ending.FINISHED:
+            return conclude(run, folder, attempt)
     finally:
         reporter.close()
     progress = run.learner.progress
-    is_finished = ending is Ending.FINISHED
     return ExitRecord(
-        status=ExitStatus.SUCCEEDED if is_finished else ExitStatus.STOPPED,
+        status=ExitStatus.STOPPED,
         step=progress.step,
         trained_tokens=progress.trained_tokens,
-        model_folder=f"checkpoints/{step_folder_name(progress.step)}" if is_finished else None,
         metrics=last,
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Surroundings:
+    """What an attempt works in."""
+
+    folder: RunFolder
+    attempt: AttemptFolder
+    reporter: Reporter
+    measured: Measured
+    room: Room
+
+    def is_superseded(self) -> bool:
+        """Tell whether a later attempt has held the run's lock: it said something."""
+        later = (AttemptFolder(path) for path in self.folder.path.glob("attempt-*"))
+        return any(a.number > self.attempt.number and a.records.exists() for a in later)
+
+
 def _prepare(
-    folder: RunFolder, spec: TrainSpec, reporter: Reporter, stop: StopRequest, room: Room
+    surroundings: _Surroundings, spec: TrainSpec, stop: StopRequest
 ) -> tuple[Run, Mapping[str, float]]:
-    """Load model and data and restore the newest checkpoint."""
+    """Load model and data, see that they fit this machine, and restore the newest checkpoint."""
+    folder, reporter = surroundings.folder, surroundings.reporter
+    fitting = Fitting(surroundings.measured, reporter)
+    fitting.check_weights(spec)
     base = Path(spec.base.folder)
     verify(base)
     if hash_file(base / MANIFEST) != spec.base.sha256:
         raise RefusedModel(f"Base model {spec.base.name} changed since the job was planned.")
-    renderer = Renderer.from_folder(base)
+    renderer = Renderer.from_folder(base, learns_last_only=spec.sft.learns_last_only)
     if renderer.template_sha256 != spec.template_sha256:
         raise RefusedModel(f"The chat template of {spec.base.name} changed since planning.")
     encoder = _Encoder(folder, spec, renderer, reporter)
     training = encoder.samples(spec.training, "training")
     validation = encoder.samples(spec.validation, "validation") if spec.validation else None
     reporter.beat()
-    learner = _learner(spec)
+    spec = fitting.after(folder, surroundings.attempt, spec, training)
+    reporter.diary.begin()
+    learner = begin(spec, precision.device())
     reporter.beat()
+    if not shares_prefixes(spec, learner.policy, reporter):
+        training, validation = training.apart(), validation.apart() if validation else None
     objective = plugins.load(objectives, spec.objective).build(spec)
+    work = work_of(spec, objective, training, validation)
+    spec = fitting.before_the_first_step(spec, work, learner.policy, training)
     reference = Reference(folder, spec, learner.policy, objective, reporter)
     training = reference.attach(training, "training")
     validation = reference.attach(validation, "validation") if validation else None
-    checkpoints = Checkpoints(folder, spec, room)
+    learner.row_losses[TRAINING] = RowLosses(training.num_rows)
+    if validation is not None:
+        learner.row_losses[VALIDATION] = RowLosses(validation.num_rows)
+    checkpoints = Checkpoints(folder, spec, surroundings.room)
     metrics = checkpoints.resume(learner, reporter)
     run = Run(
         spec=spec,
@@ -144,27 +176,10 @@ def _prepare(
         checkpoints=checkpoints,
         reporter=reporter,
         should_stop=lambda: stop.is_set,
+        is_superseded=surroundings.is_superseded,
+        curve=read_curve(folder, learner.progress.step),
     )
     return run, metrics
-
-
-def _learner(spec: TrainSpec) -> Learner:
-    model = load_base(Path(spec.base.folder))
-    assert spec.lora is not None, "only adapters are trained yet"
-    are_guessed = spec.origins.get("lora.targets") is not Origin.GIVEN
-    adapters.attach(model, spec.lora, are_guessed=are_guessed)
-    adapters.reset(model, spec.seed)
-    if spec.parent is not None:
-        parent = Path(spec.parent.folder)
-        verify(parent)
-        if hash_file(parent / MANIFEST) != spec.parent.sha256:
-            raise RefusedModel(
-                f"Model {spec.parent.model}, which training goes on from, changed since the job "
-                "was planned. Make a new job."
-            )
-        adapters.load(model, parent)
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    return Learner(Policy(model), build_optimizer(trained, spec.optimizer), Progress())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,23 +201,30 @@ class _Encoder:
         return found
 
 
-def _fix_threads(folder: RunFolder, spec: TrainSpec) -> int:
-    """Use the number of threads of the first attempt: sums depend on how they are split."""
-    if not folder.measured.exists():
-        write_json(folder.measured, {"threads": spec.threads or os.cpu_count() or 1})
-    threads: int = read_json(folder.measured)["threads"]
+def _fix_choices(measured: Measured, spec: TrainSpec) -> TrainSpec:
+    """Return ``spec`` with what the first attempt chose for its machine, choosing it if need be.
+
+    Sums depend on how threads split them and on how numbers are rounded: an attempt that chose
+    otherwise would not repeat an uninterrupted run.
+    """
+    threads = measured.fixed("threads", lambda: spec.threads or os.cpu_count() or 1)
     torch.set_num_threads(threads)
-    return threads
+    is_free = spec.origins.get("precision") is Origin.DEFAULT
+    found = measured.fixed(
+        "precision",
+        lambda: precision.faster_precision(precision.device()) if is_free else spec.precision,
+    )
+    return dataclasses.replace(spec, threads=threads, precision=Precision(found))
 
 
 def _failure(problem: Exception) -> ExitRecord:
     if is_disk_full(problem):
         problem = disk_full()
-    if isinstance(problem, MemoryError) or "can't allocate memory" in str(problem):
-        problem = TrainerFailed("The trainer ran out of memory.", code="out_of_memory")
+    if memory.is_out_of_memory(problem):
+        problem = memory.out_of_memory()
     if isinstance(problem, SintoniaError):
         code = problem.code or problem.default_code or "server_error"
-        is_retryable = isinstance(problem, InsufficientStorage)
+        is_retryable = isinstance(problem, InsufficientStorage) or code == memory.OUT_OF_MEMORY
         return ExitRecord(ExitStatus.FAILED, code, problem.message, is_retryable)
     return ExitRecord(
         ExitStatus.FAILED,
@@ -232,6 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = settings.load()
     failpoints.arm(chosen.failpoint)
     logging.getLogger("transformers").setLevel(logging.ERROR)
+    memory.offer_to_kernel()
     stop = StopRequest()
     stop.install()
     folder = RunFolder(given.run_folder)

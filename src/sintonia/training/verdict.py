@@ -64,9 +64,12 @@ def judge(curve: Sequence[StepPoint]) -> Verdict | None:
     return _learned(curve, windows)
 
 
-def not_a_number(step: int, multiplier: float) -> Verdict:
-    """Return the verdict of a run whose loss or gradient became infinite or not a number."""
-    if step == 1:
+def not_a_number(step: int, multiplier: float, *, has_learned: bool) -> Verdict:
+    """Return the verdict of a run whose loss or gradient became infinite or not a number.
+
+    ``has_learned`` tells whether the weights had changed at all by then.
+    """
+    if not has_learned:
         cause = (
             "before anything was learned: the model's own numbers overflow. "
             "Use precision float32, or another base model."

@@ -1,0 +1,180 @@
+"""Before the first step: how much memory and time a run needs, and what would fit this machine.
+
+What stays (weights, gradients, the optimizer's state) is counted; what a token costs is measured
+by a short probe of two sizes. Both are estimates: a run that is told to fit may still run out of
+memory, and then goes on with smaller micro-batches (``training/fitting.py``).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sintonia.data.forest import EncodedSequence, Forest, build_forest
+from sintonia.data.samples import Samples
+from sintonia.models.learning import learning
+from sintonia.models.policy import Policy
+from sintonia.objectives.base import Objective
+from sintonia.runs.spec import Precision, TrainSpec
+from sintonia.training import memory
+from sintonia.training.schedule import Schedule
+from sintonia.weights import model_shapes
+
+PROBE_TOKENS = (64, 320)
+"""Two sizes: their difference is what a token costs, whatever a pass costs anyway."""
+STEPS_LOOKED_AT = 8
+STATE_COPIES = 3
+"""Of the trained weights beside themselves: the gradient and at most two moments."""
+FORWARD_PART = 1 / 3
+"""Of the time of a training pass; validation has no backward pass."""
+ROOM = 1.1
+"""Allocators keep more than is asked of them."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much a run has to compute."""
+
+    tokens_a_step: float
+    """Computed tokens, shared prefixes counted once."""
+    num_steps: int
+    validation_tokens: float
+    """Over the whole run."""
+    largest_batch_tokens: int
+    """About: of the batches looked at. Micro-batches larger than that stay empty in part."""
+    largest_row_tokens: int
+    """No micro-batch can be smaller than the largest row needs."""
+    learned_part: float
+    """Of the tokens; they alone meet the vocabulary."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What this machine pays for a model."""
+
+    fixed_bytes: int
+    token_bytes: float
+    token_seconds: float
+
+    def bytes_for(self, micro_batch_tokens: int) -> int:
+        """Return the peak of a run whose forests have at most so many tokens."""
+        return int((self.fixed_bytes + self.token_bytes * micro_batch_tokens) * ROOM)
+
+    def tokens_in(self, size_bytes: int) -> int:
+        """Return how many tokens a forest may have in so much memory; 0 or less: none."""
+        return int((size_bytes / ROOM - self.fixed_bytes) / max(self.token_bytes, 1.0))
+
+    def seconds_for(self, work: Work) -> float:
+        """Return how long a run takes."""
+        trained = work.tokens_a_step * work.num_steps
+        return self.token_seconds * (trained + FORWARD_PART * work.validation_tokens)
+
+
+def weight_bytes(spec: TrainSpec) -> int:
+    """Return how large the base model is in memory, read from its headers."""
+    count = sum(int(np.prod(shape)) for shape in model_shapes(Path(spec.base.folder)).values())
+    return count * (2 if spec.precision is Precision.BFLOAT16 else 4)
+
+
+def work_of(
+    spec: TrainSpec, objective: Objective, training: Samples, validation: Samples | None
+) -> Work:
+    """Return what a run has to compute, from a few of its steps."""
+    schedule = Schedule(training.num_rows, spec.batch_size, spec.seed)
+    steps = np.linspace(1, schedule.steps_an_epoch, STEPS_LOOKED_AT).astype(int)
+    learned, batches = 0, []
+    for step in sorted({int(step) for step in steps}):
+        sequences = training.sequences_of(schedule.rows_of(step))
+        forests = list(objective.batches(sequences, spec.micro_batch_tokens))
+        batches.append(sum(forest.num_tokens for forest in forests))
+        learned += sum(len(forest.targets_N) for forest in forests)
+    measured_tokens = 0.0
+    if validation is not None:
+        batch_part = min(1.0, spec.batch_size / validation.num_rows)
+        every = spec.validate_every_steps
+        times = spec.n_epochs + batch_part * (spec.total_steps // every if every else 0)
+        measured_tokens = times * float(validation.row_tokens_R.sum())
+    return Work(
+        tokens_a_step=sum(batches) / len(batches),
+        num_steps=spec.total_steps,
+        validation_tokens=measured_tokens,
+        largest_batch_tokens=max(batches),
+        largest_row_tokens=int(training.row_tokens_R.max()),
+        learned_part=min(1.0, learned / sum(batches)),
+    )
+
+
+def measure_cost(policy: Policy, training: Samples, learned_part: float) -> Cost:
+    """Probe the model with two small forests of real rows; its weights stay as they are."""
+    trained = [p for p in policy.model.parameters() if p.requires_grad]
+    trained_bytes = sum(p.numel() * p.element_size() for p in trained)
+    probe = _Probe(policy, training, learned_part)
+    used_bytes = probe.used_bytes()
+    small, large = (probe.measure(tokens) for tokens in PROBE_TOKENS)
+    difference = PROBE_TOKENS[1] - PROBE_TOKENS[0]
+    # Freed memory is used again, so the larger pass may seem to need no more than the smaller.
+    floor = (large.peak_bytes - used_bytes) / PROBE_TOKENS[1] / 2
+    for parameter in trained:
+        parameter.grad = None
+    return Cost(
+        fixed_bytes=used_bytes + STATE_COPIES * trained_bytes,
+        token_bytes=max((large.peak_bytes - small.peak_bytes) / difference, floor, 1.0),
+        token_seconds=large.seconds / PROBE_TOKENS[1],
+    )
+
+
+@dataclass(frozen=True)
+class _Pass:
+    peak_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Probe:
+    policy: Policy
+    samples: Samples
+    learned_part: float
+
+    def measure(self, tokens: int) -> _Pass:
+        """Pass a forest of ``tokens`` forward and backward, twice: the first one warms up."""
+        forest = self._forest(tokens)
+        self._pass(forest)
+        self._forget_peak()
+        begin = time.perf_counter()
+        self._pass(forest)
+        return _Pass(self._peak_bytes(), time.perf_counter() - begin)
+
+    def _pass(self, forest: Forest) -> None:
+        with learning(self.policy.model, 0, 0):
+            self.policy.score(forest).log_probabilities_N.sum().backward()
+        if self._is_cuda:
+            torch.cuda.synchronize()
+
+    def _forest(self, tokens: int) -> Forest:
+        """Return one sequence of real tokens, of which the usual part is learned."""
+        first = self.samples.sequences_of([0])
+        content = np.concatenate([sequence.tokens for sequence in first])
+        prompt = min(tokens - 1, max(1, round(tokens * (1 - self.learned_part))))
+        return build_forest([EncodedSequence(np.resize(content, tokens), prompt, 1.0, 0)])
+
+    @property
+    def _is_cuda(self) -> bool:
+        return self.policy.device.type == "cuda"
+
+    def used_bytes(self) -> int:
+        return int(torch.cuda.memory_allocated()) if self._is_cuda else memory.used_bytes()
+
+    def _peak_bytes(self) -> int:
+        if self._is_cuda:
+            return int(torch.cuda.max_memory_allocated())
+        return memory.peak_bytes()
+
+    def _forget_peak(self) -> None:
+        if self._is_cuda:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            memory.forget_peak()

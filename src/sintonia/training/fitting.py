@@ -1,0 +1,160 @@
+"""Fits a run into this machine's memory, and says so before the first step.
+
+Invariant: the tokens of a micro-batch are fixed once in ``measured.json``; only an attempt that
+ran out of memory halves them, and every attempt after it keeps that. The batch, and so what is
+learned, stays as planned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+
+from sintonia.data.samples import Samples
+from sintonia.errors import TrainerFailed
+from sintonia.models.policy import Policy
+from sintonia.runs.layout import AttemptFolder, RunFolder
+from sintonia.runs.spec import Origin, TrainSpec
+from sintonia.training import memory
+from sintonia.training.estimate import Cost, Work, measure_cost, weight_bytes
+from sintonia.training.measured import Measured
+from sintonia.training.reporter import Reporter
+
+REFUSED = "insufficient_memory"
+MICRO_BATCH_TOKENS = "micro_batch_tokens"
+MIN_TOKENS = 64
+GIGABYTE = 10**9
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Fits one attempt of a run."""
+
+    measured: Measured
+    reporter: Reporter
+
+    def check_weights(self, spec: TrainSpec) -> None:
+        """Raise ``TrainerFailed`` for a base model that cannot even be loaded."""
+        needed, limit = weight_bytes(spec), memory.limit_bytes()
+        if needed > limit and not torch.cuda.is_available():
+            raise _refusal(
+                f"Base model {spec.base.name} alone needs {_size(needed)} of memory and this "
+                f"machine has {_size(limit)}. Choose a smaller one."
+            )
+
+    def after(
+        self, run: RunFolder, attempt: AttemptFolder, spec: TrainSpec, training: Samples
+    ) -> TrainSpec:
+        """Return the spec with the tokens in force, halved if the attempt before ran out.
+
+        Raises ``TrainerFailed`` when smaller micro-batches cannot help any more.
+        """
+        tokens = self.measured.fixed(MICRO_BATCH_TOKENS, lambda: spec.micro_batch_tokens)
+        before = run.attempt(attempt.number - 1)
+        if memory.ran_out(before) and self.measured.fixed("halved_after", lambda: 0) != (
+            before.number
+        ):
+            largest_row = int(training.row_tokens_R.max())
+            if tokens <= max(MIN_TOKENS, largest_row):
+                raise _refusal(
+                    "The trainer ran out of memory with one row at a time: the largest has "
+                    f"{largest_row:,} tokens. Shorten the rows, use gradient_checkpointing, "
+                    "or choose a smaller base model."
+                )
+            self.reporter.event(
+                f"Training ran out of memory and goes on with micro-batches of at most "
+                f"{tokens // 2:,} tokens instead of {tokens:,}; "
+                f"a batch still has {spec.batch_size} rows.",
+                "warn",
+            )
+            tokens //= 2
+            self.measured.change(MICRO_BATCH_TOKENS, tokens)
+            self.measured.change("halved_after", before.number)
+        return dataclasses.replace(spec, micro_batch_tokens=tokens)
+
+    def before_the_first_step(
+        self, spec: TrainSpec, work: Work, policy: Policy, training: Samples
+    ) -> TrainSpec:
+        """Estimate once in a run what it needs, tell it, and return the spec that fits.
+
+        Raises ``TrainerFailed`` with what would fit when nothing does.
+        """
+        if "told_needs" in self.measured:
+            return spec
+        cost = measure_cost(policy, training, work.learned_part)
+        self.reporter.beat()
+        limit = _limit_bytes(policy)
+        tokens = self._fitting_tokens(spec, work, cost, limit)
+        if tokens < spec.micro_batch_tokens:
+            self.measured.change(MICRO_BATCH_TOKENS, tokens)
+        largest = min(tokens, work.largest_batch_tokens)
+        needed = cost.bytes_for(max(largest, work.largest_row_tokens))
+        self.reporter.event(
+            f"Training needs about {_size(needed)} of {_size(limit)} memory and about "
+            f"{_duration(cost.seconds_for(work))}: {work.num_steps:,} steps of about "
+            f"{work.tokens_a_step:,.0f} tokens."
+        )
+        free = memory.free_bytes()
+        if policy.device.type == "cpu" and free is not None and needed > free + memory.used_bytes():
+            self.reporter.event(
+                f"Only {_size(free)} of memory are free at the moment: other programs may slow "
+                "training down or end it.",
+                "warn",
+            )
+        self.measured.change("told_needs", {"bytes": needed, "seconds": cost.seconds_for(work)})
+        return dataclasses.replace(spec, micro_batch_tokens=tokens)
+
+    def _fitting_tokens(self, spec: TrainSpec, work: Work, cost: Cost, limit: int) -> int:
+        """Return the tokens of a micro-batch that fits: those planned, or fewer."""
+        planned = spec.micro_batch_tokens
+        room = cost.tokens_in(limit)
+        largest = max(min(planned, work.largest_batch_tokens), work.largest_row_tokens)
+        if largest <= room:
+            return planned
+        needed = f"This job needs about {_size(cost.bytes_for(largest))} of memory"
+        has = f"this machine has {_size(limit)}"
+        if room < MIN_TOKENS:
+            raise _refusal(
+                f"{needed}, {_size(cost.fixed_bytes)} of it for the model alone, and {has}. "
+                "Choose a smaller base model or a lower LoRA rank."
+            )
+        if room < work.largest_row_tokens:
+            raise _refusal(
+                f"{needed}, since its largest row has {work.largest_row_tokens:,} tokens, and "
+                f"{has}. Rows of at most {room:,} tokens would fit; gradient_checkpointing "
+                "lets longer ones fit."
+            )
+        if spec.origins.get(MICRO_BATCH_TOKENS) is Origin.GIVEN:
+            raise _refusal(
+                f"{needed} with micro_batch_tokens {planned:,}, and {has}. At most {room:,} would "
+                "fit; the batch size can stay."
+            )
+        self.reporter.event(
+            f"Micro-batches have at most {room:,} tokens instead of {planned:,}, so that they fit "
+            f"into {_size(limit)} of memory; a batch still has {spec.batch_size} rows."
+        )
+        return room
+
+
+def _limit_bytes(policy: Policy) -> int:
+    if policy.device.type == "cuda":
+        return int(torch.cuda.mem_get_info(policy.device)[1])
+    return memory.limit_bytes()
+
+
+def _refusal(message: str) -> TrainerFailed:
+    return TrainerFailed(message, code=REFUSED)
+
+
+def _size(size_bytes: float) -> str:
+    return f"{size_bytes / GIGABYTE:.1f} GB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} seconds"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} minutes"
+    return f"{seconds / 3600:.1f} hours"
