@@ -18,6 +18,10 @@ def file_id(client) -> str:
     return upload(client)["id"]
 
 
+def dpo(**hyperparameters):
+    return {"method": {"type": "dpo", "dpo": {"hyperparameters": hyperparameters}}}
+
+
 def create(client, file_id, **parameters):
     body = {"model": "gpt-tiny", "training_file": file_id, **parameters}
     return client.post(JOBS, json=body)
@@ -101,6 +105,25 @@ def test_both_spellings_of_hyperparameters_mean_the_same(client, file_id, parame
     assert job["method"]["supervised"]["hyperparameters"] == expected
 
 
+@pytest.mark.parametrize(
+    ("method", "beta"),
+    [
+        ({"type": "dpo"}, "auto"),
+        ({"type": "dpo", "dpo": {"hyperparameters": {"beta": "auto"}}}, "auto"),
+        ({"type": "dpo", "dpo": {"hyperparameters": {"beta": 2}}}, 2),
+        ({"type": "dpo", "dpo": {"beta": 0.2, "l2_multiplier": 0.1}, "supervised": None}, 0.2),
+    ],
+)
+def test_a_job_that_learns_preferences_is_shown_as_openai_shows_it(client, file_id, method, beta):
+    answer = create(client, file_id, method=method)
+    job = answer.json()
+    auto = {"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"}
+    assert job["hyperparameters"] is None
+    assert job["method"] == {"type": "dpo", "dpo": {"hyperparameters": {**auto, "beta": beta}}}
+    ignored = answer.headers.get("sintonia-ignored-parameters", "")
+    assert ("l2_multiplier" in ignored) == ("l2_multiplier" in str(method))
+
+
 def test_null_means_absent_everywhere(client, file_id):
     names = ["validation_file", "hyperparameters", "method", "suffix", "seed", "metadata"]
     names.append("integrations")
@@ -165,8 +188,30 @@ def test_null_means_absent_everywhere(client, file_id):
         ),
         ({"method": {}}, "missing_required_parameter", "method.type"),
         ({"method": {"type": "magic"}}, "invalid_value", "method.type"),
-        ({"method": {"type": "dpo"}}, "unsupported_parameter", "method.type"),
         ({"method": {"type": "reinforcement"}}, "unsupported_parameter", "method.type"),
+        ({"method": {"type": "dpo", "supervised": {}}}, "invalid_value", "method.supervised"),
+        ({"method": {"type": "supervised", "dpo": {}}}, "invalid_value", "method.dpo"),
+        ({"method": {"type": "dpo"}, "hyperparameters": {}}, "invalid_value", "hyperparameters"),
+        (dpo(beta=0), "decimal_below_min_value", "method.dpo.hyperparameters.beta"),
+        (dpo(beta=2.5), "decimal_above_max_value", "method.dpo.hyperparameters.beta"),
+        (dpo(beta=True), "invalid_type", "method.dpo.hyperparameters.beta"),
+        (dpo(betta=0.1), "unknown_parameter", "method.dpo.hyperparameters.betta"),
+        (dpo(n_epochs=0), "integer_below_min_value", "method.dpo.hyperparameters.n_epochs"),
+        (
+            {"method": {"type": "dpo", "dpo": {"beta": 0.1, "hyperparameters": {"beta": 0.2}}}},
+            "invalid_value",
+            "method.dpo.beta",
+        ),
+        (
+            {
+                "method": {
+                    "type": "supervised",
+                    "supervised": {"hyperparameters": {"beta": 0.1}},
+                }
+            },
+            "unknown_parameter",
+            "method.supervised.hyperparameters.beta",
+        ),
         (
             {
                 "method": {

@@ -196,12 +196,13 @@ def how_to_use(url: str, model: str) -> str:
 
 
 def _results(client: Client, job: Mapping[str, Any]) -> list[tuple[str, object]]:
-    chosen = job.get("hyperparameters") or {}
+    chosen = hyperparameters_of(job)
     metrics = _last_metrics(client, job["id"])
     return [
         ("epochs", chosen.get("n_epochs")),
         ("batch size", chosen.get("batch_size")),
         ("learning rate multiplier", chosen.get("learning_rate_multiplier")),
+        ("beta", chosen.get("beta")),
         ("trained tokens", job.get("trained_tokens")),
         ("training loss", _rounded(metrics.get("train_loss"))),
         ("validation loss", _rounded(metrics.get("full_valid_loss", metrics.get("valid_loss")))),
@@ -215,6 +216,13 @@ def _results(client: Client, job: Mapping[str, Any]) -> list[tuple[str, object]]
             ),
         ),
     ]
+
+
+def hyperparameters_of(job: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a job's hyperparameters, whatever its method."""
+    method = job.get("method") or {}
+    of_method = method.get(method.get("type")) or {}
+    return of_method.get("hyperparameters") or job.get("hyperparameters") or {}
 
 
 def _last_metrics(client: Client, job_id: str) -> Mapping[str, Any]:

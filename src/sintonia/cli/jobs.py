@@ -12,7 +12,7 @@ import typer
 from sintonia import settings as settings_module
 from sintonia.cli.background import connect, lasting_url
 from sintonia.cli.client import Client, Json
-from sintonia.cli.finetune import follow_to_the_end
+from sintonia.cli.finetune import follow_to_the_end, hyperparameters_of
 from sintonia.cli.homes import last_lines
 from sintonia.cli.options import JobArgument, ServerOption
 from sintonia.cli.output import console, duration, facts, moment, table
@@ -149,7 +149,7 @@ def _row(job: Json) -> tuple[object, ...]:
 
 
 def _facts(job: Json) -> list[tuple[str, object]]:
-    chosen = job.get("hyperparameters") or {}
+    chosen = hyperparameters_of(job)
     extra = job.get("sintonia") or {}
     origins = extra.get("origins") or {}
     error = job.get("error") or {}
@@ -158,6 +158,7 @@ def _facts(job: Json) -> list[tuple[str, object]]:
         ("job", job["id"]),
         ("status", status_line(job)),
         ("error", error.get("message") and f"{error.get('code')}: {error['message']}"),
+        ("method", (job.get("method") or {}).get("type")),
         ("model", job["model"]),
         ("base model", extra.get("base_model")),
         ("tuned model", job["fine_tuned_model"]),

@@ -20,8 +20,8 @@ from sintonia.api.translate.jobs import (
     event_object,
     ignored_in,
     job_object,
-    method_of,
 )
+from sintonia.api.translate.methods import method_of
 from sintonia.domain.conflicts import check_choices
 from sintonia.domain.jobs import Job, JobDraft
 from sintonia.errors import InvalidValue

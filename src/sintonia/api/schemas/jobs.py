@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, StrictBool, Tag
+from pydantic import AfterValidator, Field, StrictBool
 
+from sintonia.api.schemas.methods import (
+    HyperparametersObject,
+    HyperparametersRequest,
+    MethodObject,
+    MethodRequest,
+)
 from sintonia.api.schemas.wire import StrictRequest, Wire
 from sintonia.domain.choices import Choices
 from sintonia.domain.models import slug
 
-
-def _auto_tag(value: object) -> str:
-    return "~auto" if isinstance(value, str) else "~number"
-
-
-_Auto = Annotated[Literal["auto"], Tag("~auto")]
-_IntUpTo50 = Annotated[int, Field(ge=1, le=50), Tag("~number")]
-_IntUpTo256 = Annotated[int, Field(ge=1, le=256), Tag("~number")]
-_UpTo100 = Annotated[float, Field(gt=0, le=100), Tag("~number")]
-
-NEpochs = Annotated[_Auto | _IntUpTo50, Discriminator(_auto_tag)]
-BatchSize = Annotated[_Auto | _IntUpTo256, Discriminator(_auto_tag)]
-Multiplier = Annotated[_Auto | _UpTo100, Discriminator(_auto_tag)]
+CHECKPOINT_METRICS = tuple(
+    f"{rows}_{measure}"
+    for rows in ("train", "valid", "full_valid")
+    for measure in (
+        "loss",
+        "mean_token_accuracy",
+        "reward_accuracy",
+        "reward_margin",
+        "reward_chosen",
+        "reward_rejected",
+    )
+)
+"""What OpenAI tells of a checkpoint; the rewards are of ``dpo`` alone."""
 
 
 def _has_a_name(suffix: str) -> str:
@@ -38,35 +44,6 @@ Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
 ]
-
-
-class HyperparametersRequest(StrictRequest):
-    """Hyperparameters of a supervised job; the last six are of older APIs and do nothing."""
-
-    n_epochs: NEpochs | None = None
-    batch_size: BatchSize | None = None
-    learning_rate_multiplier: Multiplier | None = None
-    prompt_loss_weight: Any = None
-    compute_classification_metrics: Any = None
-    classification_n_classes: Any = None
-    classification_positive_class: Any = None
-    classification_betas: Any = None
-    seed: Any = None
-
-
-class SupervisedRequest(StrictRequest):
-    """``method.supervised``."""
-
-    hyperparameters: HyperparametersRequest | None = None
-
-
-class MethodRequest(StrictRequest):
-    """``method``. What is not built yet is known here, so that it can be refused by name."""
-
-    type: Literal["supervised", "dpo", "reinforcement"]
-    supervised: SupervisedRequest | None = None
-    dpo: Any = None
-    reinforcement: Any = None
 
 
 @dataclass(frozen=True)
@@ -96,27 +73,6 @@ class JobRequest(StrictRequest):
     classification_positive_class: Any = None
     classification_betas: Any = None
     trainingType: Any = None
-
-
-class HyperparametersObject(Wire):
-    """Hyperparameters in an answer: ``auto`` until the files are checked, then numbers."""
-
-    n_epochs: int | Literal["auto"]
-    batch_size: int | Literal["auto"]
-    learning_rate_multiplier: float | Literal["auto"]
-
-
-class SupervisedObject(Wire):
-    """``method.supervised`` in an answer."""
-
-    hyperparameters: HyperparametersObject
-
-
-class MethodObject(Wire):
-    """``method`` in an answer."""
-
-    type: Literal["supervised"]
-    supervised: SupervisedObject
 
 
 class JobErrorObject(Wire):
@@ -156,7 +112,8 @@ class JobObject(Wire):
     fine_tuned_model: str | None
     organization_id: str
     status: str
-    hyperparameters: HyperparametersObject
+    hyperparameters: HyperparametersObject | None
+    """Of a supervised job alone, as OpenAI has it; ``method`` has those of every method."""
     method: MethodObject
     training_file: str
     validation_file: str | None
@@ -182,30 +139,6 @@ class EventObject(Wire):
     data: Mapping[str, Any] | None
 
 
-class CheckpointMetrics(Wire):
-    """What was measured at a checkpoint; what was not is left out."""
-
-    left_out_when_none: ClassVar[frozenset[str]] = frozenset(
-        {
-            "step",
-            "train_loss",
-            "train_mean_token_accuracy",
-            "valid_loss",
-            "valid_mean_token_accuracy",
-            "full_valid_loss",
-            "full_valid_mean_token_accuracy",
-        }
-    )
-
-    step: float | None = None
-    train_loss: float | None = None
-    train_mean_token_accuracy: float | None = None
-    valid_loss: float | None = None
-    valid_mean_token_accuracy: float | None = None
-    full_valid_loss: float | None = None
-    full_valid_mean_token_accuracy: float | None = None
-
-
 class CheckpointObject(Wire):
     """A model saved at the end of an epoch."""
 
@@ -215,4 +148,5 @@ class CheckpointObject(Wire):
     fine_tuned_model_checkpoint: str
     step_number: int
     fine_tuning_job_id: str
-    metrics: CheckpointMetrics
+    metrics: Mapping[str, float]
+    """Those of ``CHECKPOINT_METRICS`` that were measured, and ``step``."""
