@@ -222,7 +222,6 @@ def test_a_parent_that_was_deleted_is_named(context, store, given):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("use_rslora", True),
         ("use_dora", True),
         ("alpha_pattern", {"up_proj": 32}),
         ("rank_pattern", {"up_proj": 8}),

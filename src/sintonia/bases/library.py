@@ -30,7 +30,7 @@ from sintonia.bases.folder import (
 )
 from sintonia.bases.inspection import check_base
 from sintonia.catalog import Catalog, CatalogEntry
-from sintonia.domain.models import Model, ModelKind
+from sintonia.domain.models import BaseRef, Model, ModelKind
 from sintonia.errors import (
     DamagedCheckpoint,
     DownloadFailed,
@@ -63,6 +63,16 @@ class Library:
         """Return the model called ``name`` when it is on disk. No alias is followed."""
         found = read_base(self._folder / name) if _NAME.match(name) else None
         return self._as_catalog_says(found) if found else None
+
+    def holding(self, ref: BaseRef) -> BaseModel | None:
+        """Return the very weights of ``ref``: of the library, or a whole model that a job made.
+
+        ``None`` when they are gone or others now.
+        """
+        for found in (self.find(ref.name), read_base(Path(ref.folder))):
+            if found is not None and found.ref.sha256 == ref.sha256:
+                return self._as_catalog_says(found)
+        return None
 
     def knows(self, name: str) -> bool:
         """Tell whether ``name`` is on disk or can be fetched. No alias is followed."""

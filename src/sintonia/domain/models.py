@@ -35,7 +35,11 @@ class BaseRef:
 
 @dataclass(frozen=True)
 class Model:
-    """A model that the store knows; a tuned one keeps its base by hash, whatever an alias says."""
+    """A model that the store knows; a tuned one keeps its base by hash, whatever an alias says.
+
+    One whose every weight was tuned is its own base: ``base`` has the name of the model that it
+    was made from, and the place and hash of its own weights.
+    """
 
     name: str
     kind: ModelKind
@@ -45,6 +49,7 @@ class Model:
     folder: str | None = None
     """Of the adapter, its tokenizer and template; ``None`` for a base."""
     adapter_sha256: str | None = None
+    """``None`` for a base and for a whole model."""
     job_id: str | None = None
     parent: str | None = None
     """The tuned model that training continued from."""

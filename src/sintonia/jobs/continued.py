@@ -17,7 +17,6 @@ from sintonia.sealed import read_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 UNLIKE_LORA = (
-    "use_rslora",
     "use_dora",
     "alpha_pattern",
     "rank_pattern",
@@ -46,6 +45,7 @@ def lora_of(folder: Path, model: str) -> LoraSettings:
     return LoraSettings(
         rank=config["r"],
         alpha=config["lora_alpha"],
+        use_rslora=bool(config.get("use_rslora")),
         targets=_targets(folder / WEIGHTS, config, model),
     )
 

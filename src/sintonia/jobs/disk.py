@@ -15,6 +15,7 @@ import fsspec
 
 from sintonia.domain.jobs import Job
 from sintonia.domain.models import ModelKind
+from sintonia.sealed import read_json
 from sintonia.settings import Settings
 from sintonia.store import Store
 
@@ -94,15 +95,27 @@ def _bases(settings: Settings, store: Store, jobs: dict[str, Job]) -> Iterator[I
 
 def _tuned(settings: Settings, store: Store, jobs: dict[str, Job]) -> Iterator[Item]:
     kinds = (ModelKind.TUNED, ModelKind.CHECKPOINT)
-    names = {model.folder: model.name for model in store.models.list(kinds=kinds)}
+    models = store.models.list(kinds=kinds)
+    names = {model.folder: model.name for model in models}
+    bases = {model.base.folder for model in models} | set(_bases_in_use(settings, jobs))
     for folder in _children(settings.home / "models" / "tuned"):
         job = jobs.get(_job_id_of(folder))
         if str(folder) in names:
             yield _folder_item(ItemKind.TUNED, folder, "", f"it is {names[str(folder)]}")
+        elif str(folder) in bases:  # a whole model, deleted by name
+            yield _folder_item(ItemKind.TUNED, folder, "", "a tuned model or a job goes on from it")
         elif job is not None and not job.status.is_terminal:
             yield _folder_item(ItemKind.TUNED, folder, "", "its job is being finished")
         else:
             yield _folder_item(ItemKind.TUNED, folder, "its model was deleted", "")
+
+
+def _bases_in_use(settings: Settings, jobs: dict[str, Job]) -> Iterator[str]:
+    """Yield the base's folder of each run that has not ended."""
+    for job in jobs.values():
+        spec = settings.home / "runs" / job.id / "spec.json"
+        if not job.status.is_terminal and spec.is_file():
+            yield str(read_json(spec)["base"]["folder"])
 
 
 def _files(store: Store) -> Iterator[Item]:

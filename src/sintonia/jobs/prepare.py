@@ -106,7 +106,10 @@ def _find_start(context: WorkerContext, claim: Claim, run: RunFolder) -> _Start:
             f"Model {draft.parent_model} does not exist any more. Start from another model.",
             param="model",
         ) from None
-    base = _find_base(context, claim, parent.base.name)
+    if parent.adapter_sha256 is None:
+        return _start_from_whole(context, parent)
+    held = context.library.holding(parent.base)
+    base = held or _find_base(context, claim, parent.base.name)
     if base.ref.sha256 != parent.base.sha256:
         raise ModelNotAvailable(
             f"Model {parent.name} was tuned over another {parent.base.name} than the one that is "
@@ -116,6 +119,19 @@ def _find_start(context: WorkerContext, claim: Claim, run: RunFolder) -> _Start:
     folder = _copy_parent(parent, run)
     adapter = AdapterRef(parent.name, str(folder), parent.adapter_sha256 or "")
     return _Start(base, folder, adapter, lora_of(folder, parent.name))
+
+
+def _start_from_whole(context: WorkerContext, parent: Model) -> _Start:
+    """Start from a model whose every weight was tuned: it is the base now."""
+    base = context.library.holding(parent.base)
+    if base is None:
+        raise ModelNotAvailable(
+            f"Model {parent.name}: its weights are gone from the server's disk, or others now. "
+            "Bring them back from a backup, or start from another model.",
+            param="model",
+        )
+    itself = AdapterRef(parent.name, base.ref.folder, base.ref.sha256)
+    return _Start(base, Path(base.ref.folder), itself)
 
 
 def _find_base(context: WorkerContext, claim: Claim, name: str) -> BaseModel:

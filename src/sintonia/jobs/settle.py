@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from sintonia import failpoints
-from sintonia.domain.files import FilePurpose
-from sintonia.domain.models import Model, ModelKind, checkpoint_name
+from sintonia.domain.files import FilePurpose, StoredFile
+from sintonia.domain.models import BaseRef, Model, ModelKind, checkpoint_name
 from sintonia.errors import DamagedCheckpoint
 from sintonia.jobs.context import WorkerContext
 from sintonia.runs.layout import step_folder_name
@@ -37,6 +37,12 @@ RESULT_COLUMNS = {
     "valid_mean_token_accuracy": "valid_mean_token_accuracy",
 }
 """OpenAI's columns of the result file and the metric behind each."""
+REWARD_COLUMNS = tuple(
+    f"{rows}_reward_{measure}"
+    for rows in ("train", "valid")
+    for measure in ("accuracy", "margin", "chosen", "rejected")
+)
+"""Further columns of a job that learned preferences, named as their metrics."""
 MAX_CHECKPOINTS = 1000
 
 _log = logging.getLogger(__name__)
@@ -53,16 +59,29 @@ def settle(context: WorkerContext, claim: Claim, ended: ExitRecord) -> None:
     model = maker.tuned(context.run_folder(claim.job.id).path / ended.model_folder)
     failpoints.reach("settle.model")
     checkpoints = maker.checkpoints()
-    table = result_table(context.store.jobs.metrics(claim.job.id))
-    result = context.store.files.stage(RESULT_NAME, FilePurpose.FINE_TUNE_RESULTS, [table])
+    results = _stage_results(context, claim, ended)
     failpoints.reach("settle.result")
     settlement = Settlement(
         model=model,
         checkpoints=checkpoints,
-        result_file=result,
+        result_files=results,
         trained_tokens=ended.trained_tokens,
     )
     context.store.queue.settle(claim, settlement)
+
+
+def _stage_results(
+    context: WorkerContext, claim: Claim, ended: ExitRecord
+) -> tuple[StoredFile, ...]:
+    """Store the bytes of the result files: the steps, as OpenAI has them, and the rows."""
+    stage, purpose = context.store.files.stage, FilePurpose.FINE_TUNE_RESULTS
+    table = result_table(context.store.jobs.metrics(claim.job.id))
+    staged = [stage(RESULT_NAME, purpose, [table])]
+    if ended.row_losses is not None:
+        path = context.run_folder(claim.job.id).path / ended.row_losses
+        with path.open("rb") as file:
+            staged.append(stage(path.name, purpose, file))
+    return tuple(staged)
 
 
 def checkpoint_model(context: WorkerContext, claim: Claim, step: int) -> Model | None:
@@ -88,11 +107,15 @@ def remove_unlisted(context: WorkerContext, job_id: str) -> None:
 
 def result_table(metrics: Iterable[Mapping[str, Any]]) -> bytes:
     """Return the result file: a row for each step, empty cells where nothing was measured."""
+    steps = list(metrics)
+    columns = dict(RESULT_COLUMNS)
+    if any(name in row for row in steps for name in REWARD_COLUMNS):
+        columns |= {name: name for name in REWARD_COLUMNS}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(RESULT_COLUMNS)
-    for row in metrics:
-        writer.writerow([_cell(row.get(metric)) for metric in RESULT_COLUMNS.values()])
+    writer.writerow(columns)
+    for row in steps:
+        writer.writerow([_cell(row.get(metric)) for metric in columns.values()])
     return text.getvalue().encode()
 
 
@@ -148,14 +171,17 @@ class _ModelMaker:
             return None
 
     def _model(self, name: str, kind: ModelKind, source: Path, folder: Path) -> Model:
+        sha256 = make_served_folder(source, folder)
+        is_whole = self.spec.lora is None
+        base = BaseRef(self.spec.base.name, str(folder), sha256) if is_whole else self.spec.base
         return Model(
             name=name,
             kind=kind,
             created_at=int(time.time()),
             owned_by=self.context.settings.organization,
-            base=self.spec.base,
+            base=base,
             folder=str(folder),
-            adapter_sha256=make_served_folder(source, folder),
+            adapter_sha256=None if is_whole else sha256,
             job_id=self.claim.job.id,
             parent=self.claim.job.draft.parent_model,
         )

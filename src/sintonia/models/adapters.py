@@ -28,7 +28,7 @@ from transformers.pytorch_utils import Conv1D
 from sintonia.errors import InvalidValue, RefusedModel
 from sintonia.models import lora_starts
 from sintonia.runs.spec import LoraInit, LoraSettings
-from sintonia.sealed import write_json
+from sintonia.sealed import read_json, write_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -285,3 +285,29 @@ def load(model: nn.Module, folder: Path) -> None:
             )
     for name, layer in layers(model):
         layer.set_factors(stored[_name_of(name, "A")], stored[_name_of(name, "B")])
+
+
+@torch.no_grad()
+def add_to_weights(model: nn.Module, folder: Path) -> None:
+    """Add the update of PEFT's file to the weights of ``model``, which has no adapter.
+
+    Raises ``RefusedModel`` when the file is for other layers or shapes.
+    """
+    config, stored = read_json(folder / CONFIG), load_file(folder / WEIGHTS)
+    rank, alpha = int(config["r"]), float(config["lora_alpha"])
+    scale = scale_of(LoraSettings(rank, alpha, use_rslora=bool(config.get("use_rslora"))))
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    }
+    for name in sorted(key for key in stored if key.endswith(".lora_A.weight")):
+        layer = name.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
+        update = scale * stored[_name_of(layer, "B")] @ stored[name]
+        module = linear.get(layer)
+        if module is None:
+            raise RefusedModel(f"The adapter is for another base: there is no layer {layer}.")
+        update = update.t() if isinstance(module, Conv1D) else update
+        if update.shape != module.weight.shape:
+            raise RefusedModel(f"The adapter is for another base: {layer} has another shape.")
+        module.weight += update.to(module.weight)

@@ -91,6 +91,8 @@ def forest_attention(  # noqa: PLR0913, PLR0917  # the signature is given by tra
     if dropout:
         raise RefusedModel("Attention dropout does not go with shared prefixes; set it to 0.")
     forest.calls += 1
+    # Under autocast rotations widen what projections rounded.
+    query_BHTD, key_BKTD = query_BHTD.to(value_BKTD.dtype), key_BKTD.to(value_BKTD.dtype)
     scale = scaling if scaling is not None else query_BHTD.shape[-1] ** -0.5
     window, softcap, sinks_H = (kwargs.get(k) for k in ("sliding_window", "softcap", "s_aux"))
     if softcap is not None or sinks_H is not None:

@@ -31,8 +31,10 @@ class TargetScores:
 class Policy:
     """A causal language model whose only business is scoring forests."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, rounds_products: bool = False) -> None:
+        """``rounds_products``: compute in bfloat16 over weights that stay as wide as they are."""
         self.model = model
+        self._rounds_products = rounds_products
 
     @property
     def device(self) -> torch.device:
@@ -61,8 +63,12 @@ class Policy:
         )
 
     def _logits(self, forest: Forest, places_U: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._rounds_products):
+            return self._forward(forest, places_U).float()
+
+    def _forward(self, forest: Forest, places_U: Tensor) -> Tensor:
         if not attention.is_used_by(self.model):
-            return logits_of_rows(self.model, forest, places_U).float()
+            return logits_of_rows(self.model, forest, places_U)
         pattern = ForestOnDevice(forest, self.device)
         output = self.model(
             input_ids=torch.from_numpy(forest.tokens_T)[None].to(self.device),
@@ -71,5 +77,5 @@ class Policy:
             use_cache=False,
             forest=pattern,
         )
-        logits_UV: Tensor = output.logits[0].float()
+        logits_UV: Tensor = output.logits[0]
         return logits_UV

@@ -67,8 +67,7 @@ class Router:
             return None
 
     def _route_tuned(self, model: Model) -> ServedModel:
-        assert model.folder is not None, f"{model.name} has no adapter"
-        assert model.adapter_sha256 is not None, f"{model.name} has no hash"
+        assert model.folder is not None, f"{model.name} has no folder"
         base = self._base_of(model).ref
         if base.sha256 != model.base.sha256:
             raise RefusedModel(
@@ -77,12 +76,23 @@ class Router:
                 "Tune it again, or put that version back.",
                 param="model",
             )
-        weights = ModelRef(base.folder, base.sha256, model.folder, model.adapter_sha256)
-        renderer = self._renderer(model.folder, model.adapter_sha256, model.name)
+        is_whole = model.adapter_sha256 is None
+        adapter_folder = None if is_whole else model.folder
+        weights = ModelRef(base.folder, base.sha256, adapter_folder, model.adapter_sha256)
+        content = model.adapter_sha256 or base.sha256
+        renderer = self._renderer(model.folder, content, model.name)
         return ServedModel(model.name, weights, renderer)
 
     def _base_of(self, model: Model) -> BaseModel:
         """Return the base of a tuned model; one that is gone is not "no such model"."""
+        held = self._library.holding(model.base)
+        if held is not None:
+            return held
+        if model.adapter_sha256 is None:
+            raise RefusedModel(
+                f"Model {model.name}: its weights are missing or damaged on disk. Tune it again.",
+                param="model",
+            )
         if not self._library.knows(model.base.name):
             raise RefusedModel(
                 f"Model {model.name}: its base model {model.base.name} is not on this server any "

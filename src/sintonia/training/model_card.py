@@ -38,6 +38,7 @@ def write(folder: Path, spec: TrainSpec, step: int, metrics: Mapping[str, Any]) 
         "stop_tokens": facts["stop_tokens"],
         "training_file": _data(spec.training),
         "validation_file": _data(spec.validation) if spec.validation else None,
+        "kind": "whole model" if spec.lora is None else "LoRA adapter",
         "settings": _settings(spec),
         "origins": dict(spec.origins),
         "versions": {name: metadata.version(name) for name in _PACKAGES},
@@ -67,14 +68,26 @@ def _readme(card: Mapping[str, Any]) -> str:
         ("Training file sha256", card["training_file"]["sha256"]),
         ("Epochs, batch size", f"{settings['n_epochs']}, {settings['batch_size']}"),
         ("Learning rate", settings["optimizer"]["learning_rate"]),
-        ("LoRA rank, alpha", f"{settings['lora']['rank']}, {settings['lora']['alpha']}"),
+        *_trained(settings["lora"]),
         ("Seed, step", f"{settings['seed']}, {card['step']}"),
         ("Stop tokens", ", ".join(f"`{token}`" for token in card["stop_tokens"])),
         *((key, f"{value:.4g}") for key, value in card["metrics"].items()),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return (
-        f"# {card['run']}\n\nA LoRA adapter made by Sintonia {card['versions']['sintonia']}. "
+        f"# {card['run']}\n\nA {card['kind']} made by Sintonia {card['versions']['sintonia']}. "
         f"`{CARD}` has every setting, its origin and the versions.\n\n| | |\n| --- | --- |\n"
         f"{table}\n"
     )
+
+
+def _trained(lora: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return the rows that say what was trained."""
+    if lora is None:
+        return [("Trained", "every weight; no base is needed to use it")]
+    kind = "rsLoRA" if lora["use_rslora"] else "LoRA"
+    rows = [
+        (f"{kind} rank, alpha", f"{lora['rank']}, {lora['alpha']}"),
+        ("Began with", str(lora["init"])),
+    ]
+    return [*rows, ("LoRA dropout", f"{lora['dropout']:g}")] if lora["dropout"] else rows

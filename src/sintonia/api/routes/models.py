@@ -37,9 +37,8 @@ def retrieve_model(name: str, services: ServicesDep) -> ModelObject:
 async def delete_model(name: str, services: ServicesDep) -> ModelDeleted:
     """Forget a tuned model; a tuned one takes its checkpoints with it."""
     model = await to_thread.run_sync(_delete, name, services)
-    if model.adapter_sha256 is not None:
-        with suppress(Unavailable):  # no engine holds it then
-            await services.engine.unload(model.adapter_sha256)
+    with suppress(Unavailable):  # no engine holds it then
+        await services.engine.unload(model.adapter_sha256 or model.base.sha256)
     return ModelDeleted(id=name)
 
 
