@@ -22,10 +22,15 @@ RULES = EncodingRules(context_tokens=512, truncate=False)
 
 
 @pytest.fixture(scope="module")
-def renderer(tiny_home) -> Renderer:
+def base_folder(tiny_home) -> Path:
     base = Library(tiny_home, catalog.load()).find("tiny")
     assert base is not None
-    return Renderer.from_folder(Path(base.ref.folder))
+    return Path(base.ref.folder)
+
+
+@pytest.fixture(scope="module")
+def renderer(base_folder) -> Renderer:
+    return Renderer.from_folder(base_folder)
 
 
 @pytest.fixture
@@ -153,3 +158,15 @@ def test_what_a_killed_encoder_left_goes(renderer, file, tmp_path):
     (torn / "manifest.json").unlink()
     load_samples(file, hash_file(file), renderer, RULES, tmp_path / "cache")
     assert not torn.exists()
+
+
+def test_learning_only_the_last_answer_is_another_cache(renderer, base_folder, file, tmp_path):
+    last = Renderer.from_folder(base_folder, learns_last_only=True)
+    cache = tmp_path / "cache"
+    every = load_samples(file, hash_file(file), renderer, RULES, cache)
+    only = load_samples(file, hash_file(file), last, RULES, cache)
+    for row in range(12):
+        expected = every.sequences_of([row])[-1]
+        (found,) = only.sequences_of([row])
+        assert found.tokens.tolist() == expected.tokens.tolist()
+        assert found.num_prompt_tokens == expected.num_prompt_tokens

@@ -77,7 +77,9 @@ class RendererFiles:
 class Renderer:
     """Messages to tokens and back for one model folder. Thread-safe; holds no state."""
 
-    def __init__(self, files: RendererFiles) -> None:
+    def __init__(self, files: RendererFiles, *, learns_last_only: bool = False) -> None:
+        """``learns_last_only``: of the answers of a row only the last one is learned."""
+        self.learns_last_only = learns_last_only
         ends = (*files.stop_tokens, files.bos_token or "")
         self._special = SpecialTokens(files.tokenizer_json, ends)
         self._tokenizer = self._special.tokenizer
@@ -97,7 +99,7 @@ class Renderer:
         self._special.learn_structure(lambda: [files.template, *self._written_for_every_role()])
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Renderer:
+    def from_folder(cls, folder: Path, *, learns_last_only: bool = False) -> Renderer:
         """Read ``tokenizer.json``, ``chat_template.jinja`` and ``sintonia.json``."""
         facts = read_json(folder / FACTS)
         files = RendererFiles(
@@ -107,7 +109,7 @@ class Renderer:
             stop_tokens=tuple(facts["stop_tokens"]),
             bos_token=facts["bos_token"],
         )
-        return cls(files)
+        return cls(files, learns_last_only=learns_last_only)
 
     @property
     def num_tokens(self) -> int:
@@ -178,9 +180,9 @@ class Renderer:
         self._check_texts(example.messages)
         self._check_tools(example.tools)
         sequences = []
-        for place, message in enumerate(example.messages):
-            if not message.is_learned:
-                continue
+        learned = [place for place, message in enumerate(example.messages) if message.is_learned]
+        for place in learned[-1:] if self.learns_last_only else learned:
+            message = example.messages[place]
             prompt, answer, end_token = self._turn(example, place)
             weight = 1.0 if message.weight is None else float(message.weight)
             ids_ = (*self._encode(answer), self._token_id(end_token))

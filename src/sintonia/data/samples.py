@@ -126,7 +126,8 @@ def load_samples(
 
     Raises ``InvalidData`` naming the row that does not fit the context or the template.
     """
-    parts = (_VERSION, sha256, renderer.template_sha256, rules.context_tokens, rules.truncate)
+    rendering = (renderer.template_sha256, renderer.learns_last_only)
+    parts = (_VERSION, sha256, *rendering, rules.context_tokens, rules.truncate)
     folder = cache / hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / f"{folder.name}.lock", told):

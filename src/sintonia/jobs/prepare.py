@@ -13,6 +13,7 @@ from pathlib import Path
 from sintonia.bases.library import BaseModel
 from sintonia.data.renderer import Renderer
 from sintonia.data.validate import validate, with_method
+from sintonia.domain.choices import Learn
 from sintonia.domain.datasets import MIN_EXAMPLES, DatasetReport
 from sintonia.domain.jobs import EventLevel, JobError
 from sintonia.domain.models import Model, tuned_name
@@ -76,7 +77,8 @@ def prepare_job(context: WorkerContext, claim: Claim) -> None:
     run = context.run_folder(claim.job.id)
     run.data.mkdir(parents=True, exist_ok=True)
     start = _find_start(context, claim, run)
-    renderer = Renderer.from_folder(start.folder)
+    learns_last_only = draft.method.choices.learn is Learn.LAST
+    renderer = Renderer.from_folder(start.folder, learns_last_only=learns_last_only)
     checked = _check_files(context, claim, run, renderer)
     field = _first_invalid(checked)
     if field is not None:

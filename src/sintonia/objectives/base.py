@@ -39,12 +39,19 @@ class LossOutput:
     """
 
     total: Tensor
-    """Scalar, with its graph."""
+    """Scalar, with its graph: what is learned."""
     count: float
     sums: Mapping[str, float] = field(default_factory=dict)
     """Further metrics as sums over the same count, by OpenAI's name without its prefix."""
     by_sequence: SequenceLosses | None = None
     """Without a graph; tells bad rows from good ones."""
+    plain_total: Tensor | None = None
+    """Without a graph: the loss without what only guides learning, where there is such."""
+
+    @property
+    def measured(self) -> float:
+        """The loss that is told, which means the same in training and in validation."""
+        return float(self.total.detach() if self.plain_total is None else self.plain_total)
 
 
 class Objective(Protocol):

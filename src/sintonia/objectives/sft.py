@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sintonia.data.forest import EncodedSequence, Forest, pack
-from sintonia.models.policy import Policy
+from sintonia.models.policy import Policy, TargetScores
 from sintonia.objectives.base import LossOutput, SequenceLosses, sum_by_sequence
 from sintonia.runs.spec import SftSettings, TrainSpec
 
@@ -41,10 +42,11 @@ class Supervised:
         losses_N = -scores.log_probabilities_N * weights_N
         right = float((scores.is_likeliest_N * weights_N).sum())
         return LossOutput(
-            losses_N.sum(),
+            self._guided(losses_N, scores, weights_N).sum(),
             self.count(forest),
             {"mean_token_accuracy": right},
-            SequenceLosses(
+            plain_total=losses_N.detach().sum(),
+            by_sequence=SequenceLosses(
                 totals_S=sum_by_sequence(losses_N.detach(), forest).cpu().numpy(),
                 counts_S=np.bincount(
                     forest.sequence_of_N,
@@ -53,3 +55,13 @@ class Supervised:
                 ).astype(np.float64),
             ),
         )
+
+    def _guided(self, losses_N: Tensor, scores: TargetScores, weights_N: Tensor) -> Tensor:
+        """Return the losses with label smoothing (Szegedy et al. 2016) and z-loss."""
+        smoothing, z_loss = self.settings.label_smoothing, self.settings.z_loss
+        if smoothing:
+            spread_N = -scores.mean_log_probability_N * weights_N
+            losses_N = (1 - smoothing) * losses_N + smoothing * spread_N
+        if z_loss:
+            losses_N = losses_N + z_loss * scores.normalizer_N.square() * weights_N
+        return losses_N
