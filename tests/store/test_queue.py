@@ -272,12 +272,15 @@ def test_failures_count_only_without_progress(store):
 def settlement(store, *steps):
     base = BaseRef("tiny", "/tiny", "00")
     tuned = Model(NAME, ModelKind.TUNED, 1, "personal", base, "/t", "11", "ftjob-1")
-    result = store.files.stage("step_metrics.csv", FilePurpose.FINE_TUNE_RESULTS, [b"step\n"])
+    names = ("step_metrics.csv", "row_losses.csv")
+    results = tuple(
+        store.files.stage(name, FilePurpose.FINE_TUNE_RESULTS, [b"step\n"]) for name in names
+    )
     checkpoints = {
         number: replace(tuned, name=checkpoint_name(NAME, number), kind=ModelKind.CHECKPOINT)
         for number in steps
     }
-    return Settlement(tuned, checkpoints, result, trained_tokens=123)
+    return Settlement(tuned, checkpoints, results, trained_tokens=123)
 
 
 def test_everything_of_a_success_appears_together(store):
@@ -289,7 +292,8 @@ def test_everything_of_a_success_appears_together(store):
     assert job.finished_at is not None
     assert job.estimated_finish is None
     assert store.models.get(NAME).name == NAME
-    assert store.files.get(job.result_files[0]).filename == "step_metrics.csv"
+    results = [store.files.get(file_id).filename for file_id in job.result_files]
+    assert results == ["step_metrics.csv", "row_losses.csv"]
     assert [checkpoint.step for checkpoint in store.jobs.checkpoints(job.id).items] == [4]
     assert texts(store, job.id)[-2:] == [
         f"New fine-tuned model created: {NAME}",
@@ -363,3 +367,24 @@ def test_a_paused_job_can_be_cancelled_and_leaves_nothing_to_stop(store):
     store.queue.pause(store.queue.refresh(claim), "paused")
     assert store.jobs.cancel(claim.job.id).status is JobStatus.CANCELLED
     assert store.queue.claim(Stage.STOPPING, "v", 30) is None
+
+
+def test_the_checkpoints_that_the_trainer_keeps_are_listed_the_best_among_them(store):
+    claim = running_claim(store)
+    for number, kept in ((2, (2,)), (4, (2, 4)), (6, (2, 4, 6)), (8, (2, 6, 8))):
+        record = CheckpointImport(number, 1.0, {}, kept=kept)
+        claim = store.queue.import_records(claim, batch(number, record, keep=3))
+    listed = store.jobs.checkpoints(claim.job.id).items
+    assert [checkpoint.step for checkpoint in listed] == [8, 6, 2]
+
+
+def test_a_verdict_is_an_event_and_part_of_the_job(store):
+    claim = running_claim(store)
+    assert claim.job.verdict is None
+    verdict = {"kind": "overfitting", "step": 2, "message": "It has risen."}
+    said = EventImport(1.0, EventLevel.WARN, "It has risen.", verdict)
+    claim = store.queue.import_records(claim, batch(1, said, said))
+    assert claim.job.verdict == verdict
+    assert texts(store, claim.job.id).count("It has risen.") == 1
+    store.queue.fail(claim, JobError("server_error", "It has risen."))
+    assert texts(store, claim.job.id).count("It has risen.") == 1, "its trainer told it already"

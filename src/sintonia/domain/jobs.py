@@ -114,6 +114,8 @@ class Job:
     """The executor's handle of the live trainer."""
     waiting_behind: int = 0
     """How many jobs run or wait before this one; 0 when it is next, running or over."""
+    verdict: Mapping[str, Any] | None = None
+    """What its curve means so far: ``kind``, ``step`` and ``message``."""
 
 
 class EventLevel(StrEnum):

@@ -174,6 +174,8 @@ def _imported(record: Record) -> Imported:
         case RecordKind.STEP:
             return StepImport(data["step"], record.time, data)
         case RecordKind.CHECKPOINT:
-            return CheckpointImport(data["step"], record.time, data["metrics"])
+            kept = tuple(data.get("kept", ()))
+            return CheckpointImport(data["step"], record.time, data["metrics"], kept=kept)
         case RecordKind.EVENT:
-            return EventImport(record.time, EventLevel(data["level"]), data["message"])
+            level = EventLevel(data["level"])
+            return EventImport(record.time, level, data["message"], data.get("verdict"))

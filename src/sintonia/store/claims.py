@@ -93,6 +93,8 @@ class CheckpointImport:
     metrics: Mapping[str, Any]
     model: Model | None = None
     """What it can be called by, its folder made; ``None``: it is gone from the run already."""
+    kept: tuple[int, ...] = ()
+    """The steps of all checkpoints that the trainer had then; none told: the newest ones."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class EventImport:
     time: float
     level: EventLevel
     message: str
+    verdict: Mapping[str, Any] | None = None
+    """Where the message says what the curve means."""
 
 
 Imported = StepImport | CheckpointImport | EventImport
@@ -115,7 +119,7 @@ class ImportBatch:
     end_offset: int
     """Where the next batch begins; stored in the same transaction as the records."""
     keep_checkpoints: int
-    """How many checkpoints, the newest ones, a job lists."""
+    """How many checkpoints, the newest ones, a job lists when its trainer does not say which."""
     estimated_finish: int | None = None
 
 
@@ -126,6 +130,6 @@ class Settlement:
     model: Model
     checkpoints: Mapping[int, Model]
     """By step. Checkpoints of other steps are no longer listed."""
-    result_file: StoredFile
-    """Its bytes are stored; its row is not."""
+    result_files: tuple[StoredFile, ...]
+    """Their bytes are stored; their rows are not."""
     trained_tokens: int

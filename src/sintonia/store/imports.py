@@ -24,7 +24,7 @@ from sintonia.store.claims import (
 )
 from sintonia.store.jobs import has_event, insert_event
 from sintonia.store.rows import model_values
-from sintonia.store.tables import CHECKPOINTS, EVENTS, MODELS
+from sintonia.store.tables import CHECKPOINTS, EVENTS, JOBS, MODELS
 
 
 def import_batch(connection: sa.Connection, claim: Claim, batch: ImportBatch) -> None:
@@ -39,7 +39,7 @@ def import_batch(connection: sa.Connection, claim: Claim, batch: ImportBatch) ->
                 _import_event(connection, claim.job.id, record)
             case _:
                 assert_never(record)
-    _drop_old_checkpoints(connection, claim.job.id, batch.keep_checkpoints)
+    _drop_old_checkpoints(connection, claim.job.id, batch)
 
 
 def step_message(data: Mapping[str, Any]) -> str:
@@ -95,6 +95,9 @@ def _import_event(connection: sa.Connection, job_id: str, record: EventImport) -
     if not has_event(connection, job_id, record.message):
         columns = {"level": record.level, "created_at": int(record.time)}
         insert_event(connection, job_id, record.message, **columns)
+    if record.verdict is not None:
+        change = JOBS.update().where(JOBS.c.id == job_id)
+        connection.execute(change.values(verdict=dict(record.verdict)))
 
 
 def put_model(connection: sa.Connection, model: Model) -> None:
@@ -118,7 +121,15 @@ def keep_checkpoints(connection: sa.Connection, job_id: str, steps: Collection[i
     connection.execute(MODELS.update().where(*is_gone).values(deleted_at=int(time.time())))
 
 
-def _drop_old_checkpoints(connection: sa.Connection, job_id: str, keep: int) -> None:
+def _drop_old_checkpoints(connection: sa.Connection, job_id: str, batch: ImportBatch) -> None:
+    """Keep what the trainer keeps: the newest, and with early stopping the best."""
+    told = [record.kept for record in batch.records if isinstance(record, CheckpointImport)]
+    if not told:
+        return
+    if told[-1]:
+        keep_checkpoints(connection, job_id, told[-1])
+        return
     of_job = CHECKPOINTS.c.job_id == job_id
     newest = sa.select(CHECKPOINTS.c.step).where(of_job).order_by(CHECKPOINTS.c.step.desc())
-    keep_checkpoints(connection, job_id, list(connection.scalars(newest.limit(keep))))
+    steps = connection.scalars(newest.limit(batch.keep_checkpoints))
+    keep_checkpoints(connection, job_id, list(steps))

@@ -222,18 +222,19 @@ class Queue:
             insert_event(connection, claim.job.id, message)
 
     def settle(self, claim: Claim, settlement: Settlement) -> Job:
-        """Let a job succeed: models, result file, status and name at once. Raises ``ClaimLost``."""
+        """Let a job succeed: models, result files, status, name at once. Raises ``ClaimLost``."""
         job_id, model = claim.job.id, settlement.model
         values = {
             "fine_tuned_model": model.name,
             "trained_tokens": settlement.trained_tokens,
-            "result_files": [settlement.result_file.id],
+            "result_files": [file.id for file in settlement.result_files],
         }
         with self._database.write() as connection:
             finish_job(connection, claim, JobStatus.SUCCEEDED, values)
             for registered in (model, *settlement.checkpoints.values()):
                 put_model(connection, registered)
-            connection.execute(FILES.insert().values(file_values(settlement.result_file)))
+            for file in settlement.result_files:
+                connection.execute(FILES.insert().values(file_values(file)))
             keep_checkpoints(connection, job_id, settlement.checkpoints.keys())
             insert_event(connection, job_id, f"New fine-tuned model created: {model.name}")
             insert_event(connection, job_id, "The job has successfully completed")
@@ -241,7 +242,7 @@ class Queue:
             return read_job(connection, job_id)
 
     def fail(self, claim: Claim, error: JobError, details: Sequence[str] = ()) -> Job:
-        """Let a job fail for good, with an event that says why. Raises ``ClaimLost``.
+        """Let a job fail for good, with an event that says why, once. Raises ``ClaimLost``.
 
         ``details`` become events of their own before that one.
         """
@@ -251,7 +252,8 @@ class Queue:
             finish_job(connection, claim, JobStatus.FAILED, values)
             for detail in details:
                 insert_event(connection, job_id, detail, level=EventLevel.ERROR)
-            insert_event(connection, job_id, error.message, level=EventLevel.ERROR)
+            if not has_event(connection, job_id, error.message):  # its trainer may have told it
+                insert_event(connection, job_id, error.message, level=EventLevel.ERROR)
             return read_job(connection, job_id)
 
     def forget_handle(self, job_id: str, handle: str) -> None:

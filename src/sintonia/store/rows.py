@@ -60,6 +60,7 @@ def job_of(row: Row) -> Job:
         attempt=row.attempt,
         handle=row.handle,
         waiting_behind=row.waiting_behind,
+        verdict=row.verdict,
     )
 
 

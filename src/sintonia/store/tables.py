@@ -65,6 +65,7 @@ JOBS = sa.Table(
     sa.Column("import_offset", sa.BigInteger, nullable=False),
     sa.Column("num_failures", sa.Integer, nullable=False),
     sa.Column("progress_step", sa.Integer, nullable=False),
+    sa.Column("verdict", sa.JSON(none_as_null=True)),
     sqlite_autoincrement=True,
 )
 
