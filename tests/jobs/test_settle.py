@@ -78,3 +78,25 @@ def test_the_result_file_has_openais_columns_and_empty_cells():
         "1,3.63265,0.5,,\n"
         "2,0,1,12,0\n"
     )
+
+
+def test_a_job_that_learned_preferences_has_its_rewards_in_further_columns():
+    measured = {"train_reward_accuracy": 0.75, "valid_reward_margin": -0.5}
+    table = result_table([{"step": 1, "train_loss": 0.5, **measured}, {"step": 2}])
+    header, first, second = table.decode().splitlines()
+    columns = header.split(",")
+    assert columns[:5] == [
+        "step",
+        "train_loss",
+        "train_accuracy",
+        "valid_loss",
+        "valid_mean_token_accuracy",
+    ]
+    assert dict(zip(columns, first.split(","), strict=True)) == {
+        **dict.fromkeys(columns, ""),
+        "step": "1",
+        "train_loss": "0.5",
+        "train_reward_accuracy": "0.75",
+        "valid_reward_margin": "-0.5",
+    }
+    assert len(second.split(",")) == len(columns) == 13

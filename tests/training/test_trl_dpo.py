@@ -1,0 +1,183 @@
+"""TRL as the oracle: the same pairs in the same order teach the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from sintonia import catalog, workflow
+from sintonia.bases.library import Library
+from sintonia.data.renderer import Renderer
+from sintonia.data.validate import iter_examples
+from sintonia.domain.methods import Hyperparameters
+from sintonia.models import adapters
+from sintonia.models.load import load_base
+from sintonia.runs.layout import RunFolder
+from sintonia.runs.records import ExitStatus, RecordKind, Tail
+from sintonia.runs.spec import AdapterRef, Origin, TrainSpec
+from sintonia.sealed import hash_file, seal
+from sintonia.training.schedule import Schedule
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+
+STEPS, BATCH, ROWS = 20, 4, 40
+TRL_NAMES = {
+    "train_loss": "loss",
+    "train_reward_chosen": "rewards/chosen",
+    "train_reward_rejected": "rewards/rejected",
+    "train_reward_margin": "rewards/margins",
+    "train_reward_accuracy": "rewards/accuracies",
+}
+
+
+def pair(number: int) -> str:
+    system = {"role": "system", "content": "Be kind." if number % 2 else "Be kind and brief."}
+    question = {"role": "user", "content": f"Where is {'my ' * (number % 3)}order {number}?"}
+    good = f"It is {'nearly ' * (number % 4)}there: {number * 7 % 10}."
+    row = {
+        "input": {"messages": [system, question]},
+        "preferred_output": [{"role": "assistant", "content": good}],
+        "non_preferred_output": [{"role": "assistant", "content": "No." * (1 + number % 5)}],
+    }
+    return json.dumps(row)
+
+
+@pytest.fixture(scope="module")
+def base(tiny_home) -> Path:
+    found = Library(tiny_home, catalog.load()).find("tiny")
+    assert found is not None
+    return Path(found.ref.folder)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("rows") / "pairs.jsonl"
+    path.write_text("\n".join(pair(number) for number in range(ROWS)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def spec(rows, base, tiny_home, tmp_path_factory) -> TrainSpec:
+    """A plan of 20 steps that begins with an adapter which does something already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SINTONIA_HOME", str(tiny_home))
+        chosen = Hyperparameters(n_epochs=2, batch_size=BATCH)
+        report = workflow.validate(rows, base="tiny")
+        plan = workflow.plan(report, base="tiny", hyperparameters=chosen)
+    assert (plan.objective, plan.total_steps) == ("dpo", STEPS)
+    model = load_base(base)
+    adapters.attach(model, plan.lora)
+    adapters.reset(model, seed=3)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for _, layer in adapters.layers(model):
+            layer.lora_b.copy_(torch.randn(layer.lora_b.shape, generator=generator) * 0.05)
+    folder = tmp_path_factory.mktemp("start")
+    work, start = folder / "work", folder / "start"
+    work.mkdir()
+    adapters.save(model, work, plan.lora, str(base))
+    seal(work, start)
+    parent = AdapterRef("ft:tiny:me::start", str(start), hash_file(start / "manifest.json"))
+    optimizer = dataclasses.replace(plan.optimizer, learning_rate=2e-3)
+    exact = {**plan.origins, "precision": Origin.GIVEN}
+    return dataclasses.replace(plan, parent=parent, optimizer=optimizer, threads=1, origins=exact)
+
+
+@pytest.fixture(scope="module")
+def ours(spec, tmp_path_factory) -> list[dict]:
+    """What each of our steps measured."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert workflow.train(spec, folder).status is ExitStatus.SUCCEEDED
+    records, _ = Tail(RunFolder(folder).attempt(1).records).read()
+    return [record.data for record in records if record.kind is RecordKind.STEP]
+
+
+@pytest.fixture(scope="module")
+def theirs(spec, base, rows, ours, tmp_path_factory) -> list[dict]:
+    """What TRL logs at each step, given our ids, order, learning rates and starting adapter."""
+    from datasets import Dataset
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+
+    class Trainer(DPOTrainer):
+        """TRL's trainer on rows that are tokens already, in their order."""
+
+        def _prepare_dataset(self, dataset, *_):
+            return dataset
+
+        def _get_train_sampler(self, *_):
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    config = DPOConfig(
+        output_dir=str(tmp_path_factory.mktemp("trl")),
+        per_device_train_batch_size=BATCH,
+        max_steps=STEPS,
+        beta=spec.dpo.beta,
+        max_length=None,
+        pad_token="<|im_end|>",
+        max_grad_norm=spec.optimizer.max_gradient_norm,
+        bf16=False,
+        gradient_checkpointing=False,
+        use_cpu=True,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = PeftModel.from_pretrained(plain, spec.parent.folder, is_trainable=True)
+    rates = [step["learning_rate"] for step in ours]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1.0, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: [*rates, 0.0][step])
+    trainer = Trainer(
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_list(in_training_order(spec, base, rows)),
+        processing_class=AutoTokenizer.from_pretrained(base),
+        optimizers=(optimizer, schedule),
+    )
+    trainer.train()
+    return [log for log in trainer.state.log_history if "loss" in log]
+
+
+def in_training_order(spec: TrainSpec, base: Path, rows: Path) -> list[dict]:
+    """Our ids of each pair, as often and in the order that our run learned them."""
+    renderer = Renderer.from_folder(base)
+    pairs = [renderer.sequences(example) for _, example in iter_examples(rows)]
+    schedule = Schedule(ROWS, BATCH, spec.seed)
+    return [
+        {
+            "prompt_ids": list(pairs[row][0].prompt_ids),
+            "chosen_ids": list(pairs[row][0].answer_ids),
+            "rejected_ids": list(pairs[row][1].answer_ids),
+        }
+        for step in range(1, STEPS + 1)
+        for row in schedule.rows_of(step)
+    ]
+
+
+def test_twenty_steps_of_dpo_are_those_of_trl(ours, theirs):
+    assert len(ours) == len(theirs) == STEPS
+    losses = [step["train_loss"] for step in ours]
+    assert losses == pytest.approx([log["loss"] for log in theirs], rel=1e-4)
+    assert losses[-1] < 0.9 * losses[0], "something was learned"
+
+
+def test_the_rewards_are_those_of_trl(ours, theirs):
+    for name, trl_name in TRL_NAMES.items():
+        # From the second step on: before it, which reward is larger is a matter of rounding.
+        measured = [step[name] for step in ours[1:]]
+        expected = [log[trl_name] for log in theirs[1:]]
+        assert measured == pytest.approx(expected, rel=1e-3, abs=1e-4), name
+
+
+def test_a_tuned_start_is_its_own_reference(ours):
+    assert ours[0]["train_loss"] == pytest.approx(math.log(2), rel=1e-5)
+    assert ours[0]["train_reward_margin"] == pytest.approx(0, abs=1e-5)
