@@ -1,14 +1,28 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
-from sintonia.domain.methods import Hyperparameters, Method
+from sintonia.domain.choices import choices_of
+from sintonia.domain.methods import Hyperparameters, Method, MethodType
 from sintonia.domain.models import BaseRef
 from sintonia.errors import InvalidValue
 from sintonia.runs.plan import BaseNumbers, PlanRequest, auto_batch_size, auto_epochs, plan
-from sintonia.runs.spec import AdapterRef, DataRef, LoraSettings, Origin, read_spec
+from sintonia.runs.shown import resolved_of
+from sintonia.runs.spec import (
+    AdapterRef,
+    DataRef,
+    DpoSettings,
+    EarlyStopping,
+    LoraSettings,
+    OptimizerSettings,
+    Origin,
+    ScheduleSettings,
+    SftSettings,
+    read_spec,
+)
 
 BASE = BaseNumbers(BaseRef("tiny", "/base", "b" * 64), 1e-3, 512, "t" * 64, ("q_proj", "up_proj"))
 
@@ -78,3 +92,197 @@ def test_a_seed_out_of_range_is_refused_in_words(seed):
         plan(dataclasses.replace(request(100), seed=seed))
     assert refused.value.param == "seed"
     assert plan(dataclasses.replace(request(100), seed=2**32 - 1)).seed == 2**32 - 1
+
+
+def chosen(rows: int = 160, *, validation: bool = False, **choices) -> PlanRequest:
+    asked = request(rows, validation)
+    method = dataclasses.replace(asked.method, choices=choices_of(choices))
+    return dataclasses.replace(asked, method=method)
+
+
+PARENT = AdapterRef("ft:tiny:personal::abcdefgh", "/parent", "a" * 64)
+PARENT_LORA = LoraSettings(rank=4, alpha=4, targets=("q_proj",), use_rslora=True)
+
+
+def continued(**choices) -> PlanRequest:
+    return dataclasses.replace(chosen(**choices), parent=PARENT, parent_lora=PARENT_LORA)
+
+
+def test_a_plan_without_choices_is_the_usual_one():
+    spec = plan(request(160))
+    assert spec.lora == LoraSettings(16, 32.0, ("q_proj", "up_proj"))
+    assert spec.optimizer == OptimizerSettings.usual(1e-3)
+    assert (spec.schedule.name, spec.schedule.warmup_steps) == ("linear", 4)
+    assert spec.sft == SftSettings()
+    assert spec.early_stopping is None
+    given = {name for name, origin in spec.origins.items() if origin is Origin.GIVEN}
+    assert not given
+
+
+def test_every_choice_reaches_the_plan_as_given():
+    spec = plan(
+        chosen(
+            validation=True,
+            lora={
+                "rank": 8,
+                "alpha": 4,
+                "dropout": 0.1,
+                "targets": ["up_proj", "k_proj"],
+                "rslora": True,
+                "init": "olora",
+            },
+            optimizer={
+                "name": "muon",
+                "learning_rate": 0.02,
+                "beta1": 0.7,
+                "beta2": 0.8,
+                "epsilon": 1e-6,
+                "momentum": 0.9,
+                "weight_decay": 0.1,
+                "max_gradient_norm": 0,
+            },
+            schedule={"name": "wsd", "warmup_ratio": 0.1, "decay_ratio": 0.5, "floor": 0.2},
+            label_smoothing=0.1,
+            z_loss=1e-4,
+            learn="last",
+            micro_batch_tokens=512,
+            gradient_checkpointing=True,
+            precision="bfloat16",
+            early_stopping={"patience": 5, "min_delta": 0.01},
+        )
+    )
+    targets = ("k_proj", "up_proj")
+    assert spec.lora == LoraSettings(8, 4.0, targets, 0.1, use_rslora=True, init="olora")
+    assert spec.optimizer == OptimizerSettings(0.02, "muon", 0.7, 0.8, 1e-6, 0.9, 0.1, 0.0)
+    assert spec.schedule == ScheduleSettings(6, "wsd", decay_steps=30, floor=0.2)
+    assert spec.sft == SftSettings(learns_last_only=True, label_smoothing=0.1, z_loss=1e-4)
+    assert (spec.micro_batch_tokens, spec.gradient_checkpointing) == (512, True)
+    assert spec.precision == "bfloat16"
+    assert spec.early_stopping == EarlyStopping(5, 0.01)
+    not_given = {name for name, origin in spec.origins.items() if origin is not Origin.GIVEN}
+    assert not_given == {
+        "n_epochs",
+        "batch_size",
+        "learning_rate_multiplier",
+        "context_tokens",
+        "tuning",
+    }
+
+
+def test_a_given_rate_is_told_as_the_multiplier_that_it_amounts_to():
+    spec = plan(chosen(optimizer={"learning_rate": 3e-3}))
+    assert spec.learning_rate_multiplier == pytest.approx(3.0)
+    assert spec.origins["learning_rate_multiplier"] is Origin.DERIVED
+    assert spec.origins["optimizer.learning_rate"] is Origin.GIVEN
+
+
+@pytest.mark.parametrize(
+    ("choices", "rate"),
+    [
+        ({"optimizer": {"name": "lion"}}, 1e-4),
+        ({"optimizer": {"name": "muon"}}, 1e-3),
+        ({"tuning": "full"}, 1e-4),
+        ({"tuning": "full", "optimizer": {"name": "lion"}}, 1e-5),
+    ],
+)
+def test_the_base_models_rate_is_fitted_to_what_learns(choices, rate):
+    spec = plan(chosen(**choices))
+    assert spec.optimizer.learning_rate == pytest.approx(rate)
+    is_scaled = rate != 1e-3
+    expected = Origin.DERIVED if is_scaled else Origin.INHERITED
+    assert spec.origins["optimizer.learning_rate"] is expected
+
+
+def test_alpha_follows_a_given_rank():
+    spec = plan(chosen(lora={"rank": 64}))
+    assert spec.lora.alpha == 128
+    assert spec.origins["lora.alpha"] is Origin.DERIVED
+    assert spec.origins["lora.rank"] is Origin.GIVEN
+
+
+def test_full_tuning_has_no_adapter():
+    spec = plan(chosen(tuning="full"))
+    assert spec.lora is None
+    assert not [name for name in spec.origins if name.startswith("lora.")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "epochs", "stops"),
+    [(None, "auto", True), ("auto", "auto", True), (None, 3, False), (False, "auto", False)],
+)
+def test_early_stopping_is_on_where_epochs_are_automatic(asked, epochs, stops):
+    planned = chosen(validation=True, early_stopping=asked)
+    method = dataclasses.replace(planned.method, hyperparameters=Hyperparameters(epochs))
+    spec = plan(dataclasses.replace(planned, method=method))
+    assert spec.early_stopping == (EarlyStopping() if stops else None)
+    without = plan(dataclasses.replace(planned, method=method, validation=None))
+    assert without.early_stopping is None
+
+
+def test_a_continued_run_may_change_what_is_not_the_adapters_shape():
+    same = {"rank": 4, "alpha": 4, "targets": ["q_proj"], "rslora": True, "dropout": 0.1}
+    spec = plan(continued(lora=same, optimizer={"name": "lion"}))
+    assert spec.lora == dataclasses.replace(PARENT_LORA, dropout=0.1)
+    assert spec.optimizer.name == "lion"
+    assert spec.origins["lora.rank"] is Origin.GIVEN
+    assert plan(continued()).origins["tuning"] is Origin.INHERITED
+
+
+def test_a_continued_run_refuses_another_shape_by_name_and_all_at_once():
+    other = {"alpha": 8, "targets": ["up_proj"], "rslora": False, "init": "pissa"}
+    with pytest.raises(InvalidValue, match="keeps") as refused:
+        plan(continued(lora=other))
+    assert refused.value.param == "sintonia.lora.alpha"
+    for name in other:
+        assert f"Setting lora.{name} " in refused.value.message
+
+
+def test_full_tuning_may_go_on_from_an_adapter_and_an_adapter_from_a_whole_model():
+    assert plan(continued(tuning="full")).lora is None
+    whole = dataclasses.replace(chosen(), parent=PARENT)
+    assert plan(whole).lora is None
+    assert plan(whole).origins["tuning"] is Origin.INHERITED
+    adapted = dataclasses.replace(chosen(tuning="lora", lora={"rank": 2}), parent=PARENT)
+    assert plan(adapted).lora.rank == 2
+    unclear = dataclasses.replace(chosen(lora={"rank": 2}), parent=PARENT)
+    with pytest.raises(InvalidValue, match="set tuning to 'lora'"):
+        plan(unclear)
+
+
+def test_preferences_have_settings_of_their_own():
+    asked = chosen(label_smoothing=0.1)
+    method = Method(MethodType.DPO, Hyperparameters(beta=0.3), asked.method.choices)
+    spec = plan(dataclasses.replace(asked, method=method))
+    assert (spec.objective, spec.dpo) == ("dpo", DpoSettings(0.3, 0.1))
+    assert spec.origins["beta"] is Origin.GIVEN
+    assert "z_loss" not in spec.origins
+
+
+@pytest.mark.parametrize("kind", ["usual", "full", "wsd", "sgd", "dpo", "stopping"])
+def test_each_value_that_a_job_shows_has_an_origin(kind):
+    asked = {
+        "usual": request(160),
+        "full": chosen(tuning="full"),
+        "wsd": chosen(schedule={"name": "wsd"}),
+        "sgd": chosen(optimizer={"name": "sgd", "learning_rate": 1}),
+        "dpo": dataclasses.replace(request(160), method=Method(MethodType.DPO)),
+        "stopping": request(160, validation=True),
+    }[kind]
+    spec = plan(asked)
+    shown = resolved_of(spec)
+    settings = shown.pop("settings")
+    names = set(shown)
+    for name, value in settings.items():
+        names |= {f"{name}.{part}" for part in value} if isinstance(value, dict) else {name}
+    untold = {"context_tokens", "early_stopping"}
+    assert names - untold == set(spec.origins) - untold
+    assert "early_stopping" in spec.origins
+    assert json.loads(json.dumps(settings)) == settings
+
+
+def test_choices_are_refused_by_name_and_all_at_once():
+    with pytest.raises(InvalidValue) as refused:
+        choices_of({"lora": {"rank": 0, "r": 3}, "learn": "first"})
+    assert refused.value.param == "lora.rank"
+    for name in ("lora.rank", "lora.r ", "learn"):
+        assert f"Setting {name}" in refused.value.message

@@ -10,6 +10,7 @@ from sintonia.domain.choices import (
     Choices,
     EarlyStoppingChoices,
     LoraChoices,
+    LoraInit,
     OptimizerChoices,
     OptimizerName,
     ScheduleChoices,
@@ -61,6 +62,8 @@ def _of_lora(choices: Choices) -> Iterator[Conflict]:
     if choices.tuning is Tuning.FULL:
         for name in _given(lora):
             yield f"lora.{name}", "full tuning has no adapter. Leave it out."
+    if lora.init is LoraInit.ORTHOGONAL and (lora.rank or 0) % 2:
+        yield "lora.rank", f"an orthogonal start needs an even rank, not {lora.rank}."
 
 
 def _of_the_rate(method: Method) -> Iterator[Conflict]:

@@ -91,19 +91,20 @@ class RateFacts:
 
 
 def resolve_tuning(ledger: Ledger, choices: Choices, parent: Tuning | None) -> Tuning:
-    """Return which weights learn; a continued run learns what its parent learned.
+    """Return which weights learn: unless told otherwise those that the parent's tuning changed.
 
-    Raises ``InvalidValue`` for a choice that contradicts the parent.
+    Raises ``InvalidValue`` for the shape of an adapter where there will be none.
     """
     if parent is None:
         return ledger.default("tuning", choices.tuning, Tuning.LORA)
-    if choices.tuning not in (None, parent):
+    tuning = ledger.settle("tuning", choices.tuning, parent, Origin.INHERITED)
+    if tuning is Tuning.FULL and choices.lora not in (None, LoraChoices()):
         raise InvalidValue(
-            f"Setting tuning {choices.tuning.value!r}: the model that training goes on from was "
-            f"tuned with {parent.value!r}. Leave it out, or start from the base model.",
-            param="sintonia.tuning",
+            "Setting lora: the model that training goes on from was tuned in full, and so will "
+            "be this one, without an adapter. Leave it out, or set tuning to 'lora'.",
+            param="sintonia.lora",
         )
-    return ledger.settle("tuning", choices.tuning, parent, Origin.INHERITED)
+    return tuning
 
 
 def resolve_lora(
