@@ -73,7 +73,8 @@ def _adapt(
         adapters.reset(model, spec.seed)
     else:
         adapters.load(model, parent)
-    decoder.fuse(model)
+    if not spec.gradient_checkpointing:  # fused layers keep little, but more than nothing
+        decoder.fuse(model)
 
 
 def _train_everything(model: PreTrainedModel, parent: Path | None) -> None:
