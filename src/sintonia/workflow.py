@@ -14,7 +14,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sintonia import catalog, settings
 from sintonia.bases.folder import BaseModel
@@ -22,6 +24,7 @@ from sintonia.bases.library import Library, Progress
 from sintonia.data import formats
 from sintonia.data import validate as data_validate
 from sintonia.data.renderer import Renderer
+from sintonia.domain.choices import extension_of
 from sintonia.domain.datasets import DatasetReport
 from sintonia.domain.methods import Hyperparameters, Method, MethodType
 from sintonia.errors import InvalidData, InvalidValue
@@ -61,14 +64,17 @@ def plan(
     validation: DatasetReport | None = None,
     hyperparameters: Hyperparameters | None = None,
     seed: int = 0,
-    truncate: bool = False,
+    choices: Mapping[str, Any] | None = None,
 ) -> TrainSpec:
     """Resolve everything that a run needs. The same plan has the same ``run_id``.
 
-    The file's format tells the method: preferences are learned by ``dpo``.
+    The file's format tells the method: preferences are learned by ``dpo``. ``choices`` is shaped
+    like the API's ``sintonia`` object, such as ``{"lora": {"rank": 8}, "truncate": True}``.
 
-    Raises ``InvalidData`` for a file with problems and ``InvalidValue`` for a seed out of range.
+    Raises ``InvalidData`` for a file with problems and ``InvalidValue`` for a seed out of range
+    and for choices that cannot be honoured.
     """
+    extension = extension_of(choices or {})
     method = formats.method_of(report.format) if report.format else MethodType.SUPERVISED
     for checked in (report, validation):
         if checked is None:
@@ -78,12 +84,12 @@ def plan(
             raise InvalidData(f"{name}: {found.summary()}")
     request = PlanRequest(
         run_id="",
-        method=Method(method, hyperparameters or Hyperparameters()),
+        method=Method(method, hyperparameters or Hyperparameters(), extension.choices),
         base=base_numbers(pull(base)),
         training=_data(report),
         validation=_data(validation) if validation else None,
         seed=seed,
-        truncate=truncate,
+        truncate=bool(extension.truncate),
         settings=RunSettings(cache_folder=str(settings.load().home / "cache" / "samples")),
     )
     return _named(make_plan(request))

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from sintonia.domain.choices import choices_of
+from sintonia.domain.choices import extension_of
 from sintonia.domain.methods import Hyperparameters, Method, MethodType
 from sintonia.domain.models import BaseRef
 from sintonia.errors import InvalidValue
@@ -96,7 +96,7 @@ def test_a_seed_out_of_range_is_refused_in_words(seed):
 
 def chosen(rows: int = 160, *, validation: bool = False, **choices) -> PlanRequest:
     asked = request(rows, validation)
-    method = dataclasses.replace(asked.method, choices=choices_of(choices))
+    method = dataclasses.replace(asked.method, choices=extension_of(choices).choices)
     return dataclasses.replace(asked, method=method)
 
 
@@ -282,7 +282,7 @@ def test_each_value_that_a_job_shows_has_an_origin(kind):
 
 def test_choices_are_refused_by_name_and_all_at_once():
     with pytest.raises(InvalidValue) as refused:
-        choices_of({"lora": {"rank": 0, "r": 3}, "learn": "first"})
+        extension_of({"lora": {"rank": 0, "r": 3}, "learn": "first"})
     assert refused.value.param == "lora.rank"
     for name in ("lora.rank", "lora.r ", "learn"):
         assert f"Setting {name}" in refused.value.message

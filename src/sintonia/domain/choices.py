@@ -6,6 +6,7 @@ job and the library read them here. ``None`` means not chosen; the plan then dec
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -204,16 +205,29 @@ class Choices:
     early_stopping: EarlyStoppingChoice | None = None
 
 
-_CHOICES = TypeAdapter(Choices)
+@dataclass(frozen=True)
+class Extension(Choices):
+    """The whole ``sintonia`` object of a request."""
+
+    truncate: _Flag | None = None
+    """Cut rows longer than the model's context instead of refusing them."""
+
+    @property
+    def choices(self) -> Choices:
+        """What of it decides how the job trains."""
+        return Choices(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Choices)})
 
 
-def choices_of(values: Mapping[str, Any]) -> Choices:
-    """Return ``values``, shaped like the API's ``sintonia`` object, as choices.
+_EXTENSION = TypeAdapter(Extension)
+
+
+def extension_of(values: Mapping[str, Any]) -> Extension:
+    """Return ``values``, shaped like the ``sintonia`` object, as choices.
 
     Raises ``InvalidValue`` naming everything that is wrong with them.
     """
     try:
-        return _CHOICES.validate_python(dict(values))
+        return _EXTENSION.validate_python(dict(values))
     except ValidationError as problem:
         findings = problem.errors(include_url=False)
     told = [f"Setting {_path(f['loc'])} {f['input']!r}: {f['msg']}." for f in findings]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StrictBool
+from pydantic import AfterValidator, Field
 
 from sintonia.api.schemas.methods import (
     HyperparametersObject,
@@ -15,7 +14,7 @@ from sintonia.api.schemas.methods import (
     MethodRequest,
 )
 from sintonia.api.schemas.wire import StrictRequest, Wire
-from sintonia.domain.choices import Choices
+from sintonia.domain.choices import Extension
 from sintonia.domain.models import slug
 
 CHECKPOINT_METRICS = tuple(
@@ -46,14 +45,6 @@ Metadata = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class ExtensionRequest(Choices):
-    """``sintonia``: what this platform lets a caller choose beyond OpenAI's parameters."""
-
-    truncate: StrictBool | None = None
-    """Cut rows longer than the model's context instead of refusing them."""
-
-
 class JobRequest(StrictRequest):
     """Parameters of ``POST /v1/fine_tuning/jobs``; the last six are accepted and do nothing."""
 
@@ -66,7 +57,7 @@ class JobRequest(StrictRequest):
     seed: int | None = Field(default=None, ge=0, le=2147483647)
     metadata: Metadata | None = None
     integrations: list[Any] | None = Field(default=None, max_length=5)
-    sintonia: ExtensionRequest | None = None
+    sintonia: Extension | None = None
     prompt_loss_weight: Any = None
     compute_classification_metrics: Any = None
     classification_n_classes: Any = None

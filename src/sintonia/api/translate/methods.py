@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from sintonia.api.schemas.jobs import ExtensionRequest, JobRequest
+from sintonia.api.schemas.jobs import JobRequest
 from sintonia.api.schemas.methods import (
     DpoHyperparametersRequest,
     DpoRequest,
@@ -41,7 +40,8 @@ def method_of(request: JobRequest) -> Method:
     """
     method = _type_of(request)
     read = _of_dpo if method is MethodType.DPO else _of_supervised
-    return Method(method, read(request), _choices(request.sintonia))
+    choices = request.sintonia.choices if request.sintonia else Choices()
+    return Method(method, read(request), choices)
 
 
 def ignored_hyperparameters(request: JobRequest) -> list[str]:
@@ -122,13 +122,6 @@ def _of_dpo(request: JobRequest) -> Hyperparameters:
 def _nested(request: JobRequest) -> _HyperparametersRequest | None:
     of_method = getattr(request.method, request.method.type, None) if request.method else None
     return of_method.hyperparameters if of_method else None
-
-
-def _choices(given: ExtensionRequest | None) -> Choices:
-    """Return what of the ``sintonia`` object decides how a job trains."""
-    if given is None:
-        return Choices()
-    return Choices(**{f.name: getattr(given, f.name) for f in dataclasses.fields(Choices)})
 
 
 def _chosen(given: _HyperparametersRequest | None, beta: Any = None) -> Hyperparameters:
