@@ -8,6 +8,7 @@ from sintonia.data.forest import EncodedSequence, build_forest
 from sintonia.errors import InvalidValue, RefusedModel
 from sintonia.models import adapters
 from sintonia.models.load import load_base
+from sintonia.models.lora import LoraLinear
 from sintonia.models.policy import Policy
 from sintonia.runs.plan import linear_layers
 from sintonia.runs.spec import LoraSettings, OptimizerName, OptimizerSettings
@@ -67,7 +68,7 @@ def test_the_merged_product_has_the_gradient_of_the_side_branch(tiny_folder):
     torch.manual_seed(0)
     lora = LoraSettings(rank=3, alpha=6.0)
     linear = torch.nn.Linear(8, 5).requires_grad_(False)
-    layer = adapters.LoraLinear(linear, lora)
+    layer = LoraLinear(linear, lora)
     layer.reset(torch.Generator().manual_seed(1))
     with torch.no_grad():
         layer.lora_b.normal_()

@@ -14,6 +14,7 @@ from sintonia.data.forest import EncodedSequence, build_forest
 from sintonia.errors import InvalidValue
 from sintonia.models import adapters
 from sintonia.models.load import load_base
+from sintonia.models.lora import LoraLinear
 from sintonia.models.policy import Policy
 from sintonia.runs.plan import linear_layers
 from sintonia.runs.spec import LoraInit, LoraSettings
@@ -49,7 +50,7 @@ def layer_of(init, weight, rank=4, alpha=8.0, **options):
     linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False).requires_grad_(False)
     linear.weight.copy_(weight)
     settings = LoraSettings(rank=rank, alpha=alpha, init=init, **options)
-    layer = adapters.LoraLinear(linear, settings)
+    layer = LoraLinear(linear, settings)
     layer.reset(torch.Generator().manual_seed(0))
     return layer
 

@@ -1,14 +1,6 @@
-"""Low-rank adapters (Hu et al. 2021): our module, PEFT's names and files.
+"""Low-rank adapters on a model: attached, drawn, and kept under PEFT's names and in its files.
 
-``y = x (W + s B A)^T + b`` with ``s = alpha / rank``, for rsLoRA ``alpha / sqrt(rank)``. On
-float32 weights without dropout the update is added to the weight once for each optimizer step,
-and one product goes forward and one back: fewer passes over the activations than a side branch.
-On rounded weights the sum would lose the update, and dropout needs the update's own input; there
-the side product ``s (x A^T) B^T`` is added to the layer's output.
-
-An adapter whose start is a part of the weight (PiSSA, OLoRA) has the starting product taken off:
-``W + s (B A - B0 A0)``. On disk it is a plain adapter of twice the rank, ``[A; A0]`` and
-``[B, -B0]``, which is exact over the unchanged base and holds all that a resume needs.
+What one layer computes is in :mod:`sintonia.models.lora`.
 """
 
 from __future__ import annotations
@@ -22,149 +14,16 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from sintonia.errors import InvalidValue, RefusedModel
-from sintonia.models import lora_starts
+from sintonia.models.lora import LoraLinear, scale_of
 from sintonia.runs.spec import LoraInit, LoraSettings
 from sintonia.sealed import read_json, write_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-
-
-class _MergedProduct(torch.autograd.Function):
-    """``x M^T`` where ``M = W + s B A``; gradients to x, A and B only."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, merged: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(x, merged, a, b)
-        ctx.scale = scale
-        return x @ merged.t()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, merged, a, b = ctx.saved_tensors
-        rows, grads = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
-        grad_x = grad @ merged if ctx.needs_input_grad[0] else None
-        grad_a = ctx.scale * ((grads @ b).t() @ rows)
-        grad_b = ctx.scale * (grads.t() @ (rows @ a.t()))
-        return grad_x, None, grad_a, grad_b, None
-
-
-class LoraLinear(nn.Module):
-    """A frozen linear layer with a trained low-rank update.
-
-    Dropout is on only while ``training``, which is false but in :mod:`sintonia.models.learning`.
-    """
-
-    def __init__(self, base: nn.Linear | Conv1D, lora: LoraSettings) -> None:
-        super().__init__()
-        self.base = base
-        self.dropout = lora.dropout
-        self.scale = scale_of(lora)
-        self._init = lora.init
-        weight = self._weight()
-        outputs, inputs = weight.shape
-        self.lora_a = nn.Parameter(weight.new_zeros(lora.rank, inputs, dtype=torch.float32))
-        self.lora_b = nn.Parameter(weight.new_zeros(outputs, lora.rank, dtype=torch.float32))
-        self.start_a: Tensor | None
-        self.start_b: Tensor | None
-        self.register_buffer("start_a", None, persistent=False)
-        self.register_buffer("start_b", None, persistent=False)
-        self._merged: Tensor | None = None
-        self._merged_of = (-1, -1)
-        self.training = False
-
-    @property
-    def is_merged(self) -> bool:
-        """Whether one product with :meth:`merged` is the whole layer."""
-        return self.dropout == 0 and self.base.weight.dtype == torch.float32
-
-    @torch.no_grad()
-    def reset(self, generator: torch.Generator) -> None:
-        """Begin as the base alone, in the way that the settings say."""
-        weight = self._weight().float().cpu()
-        layer = lora_starts.Layer(weight, self.lora_a.shape[0], self.scale)
-        begun = lora_starts.draw(self._init, layer, generator)
-        self.lora_a.copy_(begun.a)
-        self.lora_b.copy_(begun.b)
-        self._take_off(begun.a, begun.b) if begun.is_taken_off else self._take_off(None, None)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer with its update."""
-        if not self.is_merged:
-            y: Tensor = self.base(x)
-            return y + self._side(x)
-        y = _MergedProduct.apply(x, self.merged(), self.lora_a, self.lora_b, self.scale)
-        return y if self.base.bias is None else y + self.base.bias
-
-    @torch.no_grad()
-    def merged(self) -> Tensor:
-        """Return ``W`` with the update, computed anew only after A or B changed."""
-        if self._merged is None:
-            self._merged = self._weight().new_empty(self._weight().shape)
-        versions = (self.lora_a._version, self.lora_b._version)  # noqa: SLF001
-        if versions != self._merged_of:
-            a, b = self.factors()
-            torch.addmm(self._weight(), b, a, alpha=self.scale, out=self._merged)
-            self._merged_of = versions
-        return self._merged
-
-    def merge_into(self, buffer_OI: Tensor) -> None:
-        """Let :meth:`merged` write into ``buffer_OI``, a view of something larger, from now on."""
-        assert buffer_OI.shape == self._weight().shape, "the layer's own shape"
-        self._merged = buffer_OI
-        self._merged_of = (-1, -1)
-
-    def factors(self) -> tuple[Tensor, Tensor]:
-        """Return A and B of the plain adapter over the base: of twice the rank after a start."""
-        if self.start_a is None or self.start_b is None:
-            return self.lora_a.detach(), self.lora_b.detach()
-        a = torch.cat([self.lora_a.detach(), self.start_a])
-        return a, torch.cat([self.lora_b.detach(), -self.start_b], dim=1)
-
-    @torch.no_grad()
-    def set_factors(self, a: Tensor, b: Tensor) -> None:
-        """Put back what :meth:`factors` returned."""
-        rank = self.lora_a.shape[0]
-        self.lora_a.copy_(a[:rank])
-        self.lora_b.copy_(b[:, :rank])
-        if self.start_a is not None:
-            self._take_off(a[rank:], -b[:, rank:])
-        self._merged_of = (-1, -1)
-
-    def _take_off(self, a: Tensor | None, b: Tensor | None) -> None:
-        self.start_a = None if a is None else a.to(self.lora_a, copy=True)
-        self.start_b = None if b is None else b.to(self.lora_b, copy=True)
-
-    def _side(self, x: Tensor) -> Tensor:
-        """Return ``s drop(x) A^T B^T``; a start is taken off in float32, or the rest is lost."""
-        if self.start_a is None or self.start_b is None:
-            return self.scale * self._through(self._dropped(x), self.lora_a, self.lora_b)
-        wide = x.float()
-        side = self._through(self._dropped(wide), self.lora_a, self.lora_b)
-        side = side - self._through(wide, self.start_a, self.start_b)
-        return (self.scale * side).to(x.dtype)
-
-    def _dropped(self, x: Tensor) -> Tensor:
-        return functional.dropout(x, self.dropout, training=self.training)
-
-    @staticmethod
-    def _through(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return functional.linear(functional.linear(x, a.to(x.dtype)), b.to(x.dtype))
-
-    def _weight(self) -> Tensor:
-        """Return the frozen weight as [out, in]; GPT-2's Conv1D keeps it transposed."""
-        weight = self.base.weight.detach()
-        return weight.t() if isinstance(self.base, Conv1D) else weight
-
-
-def scale_of(lora: LoraSettings) -> float:
-    """Return ``s``."""
-    return lora.alpha / (math.sqrt(lora.rank) if lora.use_rslora else lora.rank)
 
 
 def attach(model: nn.Module, lora: LoraSettings, *, are_guessed: bool = False) -> None:

@@ -23,9 +23,9 @@ from torch.nn.functional import silu
 from transformers import PreTrainedModel
 
 from sintonia.data.forest import EncodedSequence, build_forest
-from sintonia.models.adapters import LoraLinear
 from sintonia.models.attention import ForestOnDevice
 from sintonia.models.blocks import Attended, Blocks, Projected, attend_backward, attend_forward
+from sintonia.models.lora import LoraLinear
 
 _LLAMA_SHAPED = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"})
 _TOLERANCE = 1e-4

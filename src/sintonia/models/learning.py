@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sintonia.errors import RefusedModel
-from sintonia.models.adapters import LoraLinear
+from sintonia.models.lora import LoraLinear
 
 
 @contextmanager

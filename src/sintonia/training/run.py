@@ -100,7 +100,7 @@ def _train(folder: RunFolder, attempt: AttemptFolder, stop: StopRequest, room: R
     try:
         room.require()
         surroundings = _Surroundings(folder, attempt, reporter, Measured(folder), room)
-        spec = _fix_choices(surroundings.measured, spec)
+        spec = _fix_choices(surroundings, spec)
         run, metrics = _prepare(surroundings, spec, stop)
         ending, last = train(run, dict(metrics))
         if ending is Ending.FINISHED:
@@ -201,12 +201,13 @@ class _Encoder:
         return found
 
 
-def _fix_choices(measured: Measured, spec: TrainSpec) -> TrainSpec:
+def _fix_choices(surroundings: _Surroundings, spec: TrainSpec) -> TrainSpec:
     """Return ``spec`` with what the first attempt chose for its machine, choosing it if need be.
 
     Sums depend on how threads split them and on how numbers are rounded: an attempt that chose
     otherwise would not repeat an uninterrupted run.
     """
+    measured = surroundings.measured
     threads = measured.fixed("threads", lambda: spec.threads or os.cpu_count() or 1)
     torch.set_num_threads(threads)
     is_free = spec.origins.get("precision") is Origin.DEFAULT
@@ -214,6 +215,11 @@ def _fix_choices(measured: Measured, spec: TrainSpec) -> TrainSpec:
         "precision",
         lambda: precision.faster_precision(precision.device()) if is_free else spec.precision,
     )
+    if found != spec.precision:
+        surroundings.reporter.event(
+            f"Products are computed in {found}, which this machine is much faster with than with "
+            f"{spec.precision}; what is trained and the loss stay float32"
+        )
     return dataclasses.replace(spec, threads=threads, precision=Precision(found))
 
 
