@@ -1,8 +1,8 @@
 """What the policy thought of every answer as the job began, for objectives that compare with it.
 
 Computed once before the first step, with the adapter that training starts from, and sealed in the
-run's folder. Every later attempt reads it, so a resumed run compares with the same numbers, and
-no second model is kept in memory.
+run's folder part by part. Every later attempt reads it, so a resumed run compares with the same
+numbers, and no second model is kept in memory.
 """
 
 from __future__ import annotations
@@ -27,6 +27,12 @@ from sintonia.training.reporter import Reporter, RowProgress
 
 _ARRAY = "log_probabilities.npy"
 _ROWS_AT_ONCE = 32
+_ROWS_OF_A_PART = 256
+"""So many are kept together: what a kill or a stop can cost."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop before its first step."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +45,27 @@ class Reference:
     """Before anything of this job is learned or restored."""
     objective: Objective
     reporter: Reporter
+    should_stop: Callable[[], bool] = lambda: False
 
     def attach(self, samples: Samples, what: str) -> Samples:
         """Return ``samples`` whose sequences carry their log-probability, if the objective asks.
 
-        ``what`` names the file; its array is made when it is not there, or damaged.
+        ``what`` names the file. Parts that are not there, or damaged, are made. Raises
+        ``Interrupted`` between two of them when the run is to stop.
         """
         if not self.objective.needs_reference:
             return samples
-        folder = self.folder.references / what
-        if not self._is_sealed(folder):
-            progress = RowProgress(self.reporter, f"Scoring {what} answers", samples.num_rows)
-            self._write(folder, self._score(samples, progress))
-        return samples.with_references(np.load(folder / _ARRAY, mmap_mode="r"))
+        told = RowProgress(self.reporter, f"Scoring {what} answers", samples.num_rows)
+        parts = []
+        for start in range(0, samples.num_rows, _ROWS_OF_A_PART):
+            rows = range(start, min(start + _ROWS_OF_A_PART, samples.num_rows))
+            folder = self.folder.references / what / f"rows-{start:09}"
+            if not self._is_sealed(folder):
+                if self.should_stop():
+                    raise Interrupted
+                self._write(folder, self._score(samples, rows, told))
+            parts.append(np.load(folder / _ARRAY))
+        return samples.with_references(np.concatenate(parts))
 
     def _is_sealed(self, folder: Path) -> bool:
         try:
@@ -67,15 +81,19 @@ class Reference:
         seal(work, folder, {"run_id": self.spec.run_id})
 
     @torch.no_grad()
-    def _score(self, samples: Samples, told: Callable[[int], None]) -> NDArray[np.float64]:
-        found_S = np.full(samples.num_sequences, np.nan)
-        for start in range(0, samples.num_rows, _ROWS_AT_ONCE):
-            rows = range(start, min(start + _ROWS_AT_ONCE, samples.num_rows))
-            sequences = samples.sequences_of(rows)
+    def _score(
+        self, samples: Samples, rows: range, told: Callable[[int], None]
+    ) -> NDArray[np.float64]:
+        """Return the log-probabilities of the sequences of ``rows``."""
+        first = samples.number_of(rows.start, 0)
+        found_S = np.full(samples.number_of(rows.stop, 0) - first, np.nan)
+        for start in rows[::_ROWS_AT_ONCE]:
+            sequences = samples.sequences_of(range(start, min(start + _ROWS_AT_ONCE, rows.stop)))
             for forest in self.objective.batches(sequences, self.spec.micro_batch_tokens):
                 sums_S = sum_by_sequence(self.policy.score(forest).log_probabilities_N, forest)
                 places = zip(forest.rows_S, forest.places_S, strict=True)
-                found_S[[samples.number_of(*place) for place in places]] = sums_S.cpu().numpy()
+                numbers = [samples.number_of(*place) - first for place in places]
+                found_S[numbers] = sums_S.cpu().numpy()
                 told(start)
-            told(rows.stop)
+        told(rows.stop)
         return found_S

@@ -43,7 +43,7 @@ from sintonia.training.estimate import work_of
 from sintonia.training.fitting import Fitting
 from sintonia.training.loop import Ending, Run, train
 from sintonia.training.measured import Measured
-from sintonia.training.reference import Reference
+from sintonia.training.reference import Interrupted, Reference
 from sintonia.training.reporter import Reporter, RowProgress
 from sintonia.training.result import conclude
 from sintonia.training.room import Room, disk_full, is_disk_full
@@ -105,6 +105,8 @@ def _train(folder: RunFolder, attempt: AttemptFolder, stop: StopRequest, room: R
         ending, last = train(run, dict(metrics))
         if ending is Ending.FINISHED:
             return conclude(run, folder, attempt)
+    except Interrupted:  # before the first step; what was scored is kept
+        return ExitRecord(ExitStatus.STOPPED)
     finally:
         reporter.close()
     progress = run.learner.progress
@@ -159,7 +161,7 @@ def _prepare(
     objective = plugins.load(objectives, spec.objective).build(spec)
     work = work_of(spec, objective, training, validation)
     spec = fitting.before_the_first_step(spec, work, learner.policy, training)
-    reference = Reference(folder, spec, learner.policy, objective, reporter)
+    reference = Reference(folder, spec, learner.policy, objective, reporter, lambda: stop.is_set)
     training = reference.attach(training, "training")
     validation = reference.attach(validation, "validation") if validation else None
     learner.row_losses[TRAINING] = RowLosses(training.num_rows)
