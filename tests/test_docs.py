@@ -12,6 +12,13 @@ from typer.main import get_command
 
 from sintonia import errors
 from sintonia.cli.app import app
+from sintonia.domain.choices import (
+    EarlyStoppingChoices,
+    Extension,
+    LoraChoices,
+    OptimizerChoices,
+    ScheduleChoices,
+)
 from sintonia.domain.methods import Hyperparameters
 from sintonia.settings import Settings
 
@@ -42,6 +49,23 @@ def test_every_hyperparameter_is_described():
     text = (ROOT / "docs" / "hyperparameters.md").read_text()
     names = [field.name for field in dataclasses.fields(Hyperparameters)]
     assert not [name for name in names if f"`{name}`" not in text]
+
+
+@pytest.mark.parametrize(
+    ("outer", "kind"),
+    [
+        ("", Extension),
+        ("lora.", LoraChoices),
+        ("optimizer.", OptimizerChoices),
+        ("schedule.", ScheduleChoices),
+        ("early_stopping.", EarlyStoppingChoices),
+    ],
+)
+def test_every_choice_is_described(outer, kind):
+    text = (ROOT / "docs" / "hyperparameters.md").read_text()
+    objects = {"lora", "optimizer", "schedule"}
+    names = {field.name for field in dataclasses.fields(kind)} - objects
+    assert not [n for n in names if f"`{outer}{n}`" not in text and f"`{n}`" not in text]
 
 
 def test_every_error_code_is_described():

@@ -308,3 +308,11 @@ def test_finetune_refuses_what_is_not_of_the_method(
     assert code == 1
     assert words in " ".join(err.split())
     assert not home.exists()
+
+
+def test_finetune_refuses_a_setting_by_name_before_it_needs_a_server(home, good_file, capfd):
+    code, _, err = run(capfd, "finetune", str(good_file), "--rank", "0", "--set", "lora.r=8")
+    assert code == 1
+    assert "Setting lora.rank 0" in err
+    assert "Setting lora.r 8" in err
+    assert not home.exists()

@@ -115,7 +115,7 @@ def test_files_of_a_refused_job_are_deleted_again(server, tickets, capfd, option
 
 
 def test_a_file_is_deleted_again_when_the_next_cannot_be_read(server, tickets, tmp_path):
-    order = Order(tickets / "train.jsonl", tmp_path / "gone.jsonl", "tiny", None, None, False, {})
+    order = Order(tickets / "train.jsonl", tmp_path / "gone.jsonl", "tiny", None, None, {})
     with Client(server) as client:
         before = [file["id"] for file in client.files()]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,18 @@ from rich.console import Console
 from rich.prompt import Prompt
 
 from sintonia import settings as settings_module
+from sintonia.cli import choices
 from sintonia.cli.background import connect, lasting_url
+from sintonia.cli.choices import (
+    AlphaOption,
+    LearningRateOption,
+    LearnOption,
+    OptimizerOption,
+    RankOption,
+    ScheduleOption,
+    SetOption,
+    TuningOption,
+)
 from sintonia.cli.client import Client, Json
 from sintonia.cli.data import refuse_bad_file
 from sintonia.cli.follow import follow
@@ -39,10 +50,11 @@ class Order:
     model: str
     suffix: str | None
     seed: int | None
-    truncate: bool
     hyperparameters: Mapping[str, Any]
     """Only those that were given; the platform chooses the others."""
     method: MethodType = MethodType.SUPERVISED
+    extension: Mapping[str, Any] = field(default_factory=dict)
+    """The ``sintonia`` object; only what was given."""
 
     def request(self, training_id: str, validation_id: str | None) -> Json:
         """Return the body of the request that creates the job."""
@@ -52,7 +64,7 @@ class Order:
             "validation_file": validation_id,
             "suffix": self.suffix,
             "seed": self.seed,
-            "sintonia": {"truncate": True} if self.truncate else None,
+            "sintonia": dict(self.extension) or None,
             "method": {
                 "type": self.method.value,
                 self.method.value: {"hyperparameters": dict(self.hyperparameters)},
@@ -89,6 +101,14 @@ def finetune(
         float | None,
         typer.Option(help="DPO: how closely the model stays to its start, up to 2."),
     ] = None,
+    tuning: TuningOption = None,
+    rank: RankOption = None,
+    alpha: AlphaOption = None,
+    optimizer: OptimizerOption = None,
+    learning_rate: LearningRateOption = None,
+    schedule: ScheduleOption = None,
+    learn: LearnOption = None,
+    set_: SetOption = None,
     seed: Annotated[int | None, typer.Option(help="Makes the run repeatable.")] = None,
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Cut rows longer than the model's context.")
@@ -108,12 +128,25 @@ def finetune(
     given = {name: value for name, value in hyperparameters.items() if value is not None}
     check_number("--learning-rate-multiplier", learning_rate_multiplier, above=0)
     check_number("--beta", beta, above=0)
+    check_number("--learning-rate", learning_rate, above=0)
+    options = {
+        "tuning": tuning,
+        "lora.rank": rank,
+        "lora.alpha": alpha,
+        "optimizer.name": optimizer,
+        "optimizer.learning_rate": learning_rate,
+        "schedule.name": schedule,
+        "learn": learn,
+        "truncate": truncate or None,
+    }
+    extension = choices.extension(set_, options)
     method = refuse_bad_file(file, method)
     if valid is not None:
         refuse_bad_file(valid, method, called="Validation file", min_examples=1)
     if beta is not None and method is not MethodType.DPO:
         raise InvalidValue(f"--beta {beta:g}: method {method} has none. Leave it out.")
-    order = Order(file, valid, model, suffix, seed, truncate, given, method)
+    choices.check(extension, method, given, has_validation=valid is not None)
+    order = Order(file, valid, model, suffix, seed, given, method, extension)
     settings, screen = settings_module.load(), console()
     if server is None and not detach:
         fetch_base(settings, model, screen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -166,6 +166,10 @@ def _facts(job: Json) -> list[tuple[str, object]]:
         ("validation file", job.get("validation_file")),
         ("result files", ", ".join(job["result_files"]) or None),
         *((name, _with_origin(value, origins.get(name))) for name, value in chosen.items()),
+        *(
+            (name, _with_origin(value, origins.get(name)))
+            for name, value in _flat(extra.get("settings") or {})
+        ),
         ("seed", job["seed"]),
         ("created", moment(job["created_at"])),
         ("estimated end", moment(job.get("estimated_finish"))),
@@ -173,7 +177,18 @@ def _facts(job: Json) -> list[tuple[str, object]]:
         ("took", finished and duration(finished - job["created_at"])),
         ("trained tokens", job["trained_tokens"]),
         ("attempts", extra.get("attempt")),
+        ("verdict", (extra.get("verdict") or {}).get("message")),
     ]
+
+
+def _flat(settings: Json, outer: str = "") -> Iterator[tuple[str, object]]:
+    """Yield each setting under the name that its origin has."""
+    for name, value in settings.items():
+        path = f"{outer}{name}"
+        if isinstance(value, dict):
+            yield from _flat(value, f"{path}.")
+        else:
+            yield path, ", ".join(value) if isinstance(value, list) else value
 
 
 def _with_origin(value: object, origin: str | None) -> str:

@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 from sintonia.domain.choices import Learn, Tuning
-from sintonia.runs.spec import LoraSettings, TrainSpec
+from sintonia.domain.methods import AUTO
+from sintonia.runs.spec import LoraSettings, Origin, TrainSpec
 
 _HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 _SUPERVISED, _DPO = "sft", "dpo"
@@ -31,7 +32,8 @@ def settings_of(spec: TrainSpec) -> dict[str, Any]:
         **_OBJECTIVE.get(spec.objective, lambda _spec: {})(spec),
         "micro_batch_tokens": spec.micro_batch_tokens,
         "gradient_checkpointing": spec.gradient_checkpointing,
-        "precision": spec.precision,
+        # Not given, it is chosen by the machine that trains.
+        "precision": spec.precision if spec.origins["precision"] is Origin.GIVEN else AUTO,
         "early_stopping": dataclasses.asdict(stopping) if stopping else False,
     }
 
