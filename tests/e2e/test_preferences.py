@@ -47,7 +47,7 @@ def create_job(client, training: bytes, method, model="tiny"):
 
 @pytest.fixture(scope="module")
 def job(client):
-    chosen = {"n_epochs": 3, "batch_size": 4, "learning_rate_multiplier": 10, "beta": 0.5}
+    chosen = {"n_epochs": 3, "batch_size": 4, "learning_rate_multiplier": 100, "beta": 0.5}
     made = create_job(client, pairs(16), {"type": "dpo", "dpo": {"hyperparameters": chosen}})
     assert made.hyperparameters is None
     assert made.method.dpo.hyperparameters.beta == 0.5

@@ -286,3 +286,14 @@ def test_choices_are_refused_by_name_and_all_at_once():
     assert refused.value.param == "lora.rank"
     for name in ("lora.rank", "lora.r ", "learn"):
         assert f"Setting {name}" in refused.value.message
+
+
+def test_preferences_are_learned_at_a_tenth_of_the_rate():
+    asked = request(160, learning_rate_multiplier=2.0, beta=0.3)
+    method = dataclasses.replace(asked.method, type=MethodType.DPO)
+    spec = plan(dataclasses.replace(asked, method=method))
+    assert (spec.objective, spec.dpo) == ("dpo", DpoSettings(beta=0.3))
+    assert spec.learning_rate_multiplier == 2.0
+    assert spec.optimizer.learning_rate == pytest.approx(2e-4)
+    assert spec.origins["optimizer.learning_rate"] is Origin.DERIVED
+    assert spec.origins["beta"] is Origin.GIVEN

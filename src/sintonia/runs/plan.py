@@ -158,6 +158,7 @@ def _learning(
         multiplier=_number(asked.learning_rate_multiplier),
         tuning=tuning,
         given=choices.optimizer or OptimizerChoices(),
+        method=request.method.type,
     )
     return {
         "learning_rate_multiplier": resolve_multiplier(ledger, rate),

@@ -22,6 +22,7 @@ from sintonia.domain.choices import (
     ScheduleName,
     Tuning,
 )
+from sintonia.domain.methods import MethodType
 from sintonia.errors import InvalidValue
 from sintonia.runs.spec import (
     DpoSettings,
@@ -52,6 +53,9 @@ RATE_PARTS = {
 """Of the base model's own rate, which is AdamW's. Lion's steps are signs and want a tenth (Chen
 et al. 2023); Muon's are scaled to the size of AdamW's; plain SGD's follow the gradient's size,
 which no base model's rate tells."""
+METHOD_RATE_PARTS = {MethodType.SUPERVISED: 1.0, MethodType.DPO: 0.1}
+"""Preferences push one answer up and another down: at the whole rate the policy soon leaves the
+answers that its reference has an opinion on (``docs/hyperparameters.md`` has the measurement)."""
 FULL_RATE_PART = 0.1
 """Full tuning wants about a tenth of LoRA's rate (Schulman et al. 2025)."""
 
@@ -82,11 +86,13 @@ class RateFacts:
     """As the caller gave it."""
     tuning: Tuning
     given: OptimizerChoices
+    method: MethodType = MethodType.SUPERVISED
 
     @property
     def unit(self) -> float:
         """The rate at the multiplier 1."""
         part = RATE_PARTS.get(self.given.name or OptimizerName.ADAMW, 1.0)
+        part *= METHOD_RATE_PARTS[self.method]
         return self.base * part * (FULL_RATE_PART if self.tuning is Tuning.FULL else 1.0)
 
 
