@@ -52,6 +52,7 @@ serve: setup
 
 bench: setup
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/training.py --method dpo --batch-size 4 --limit 32
 	$(BIN)/python benchmarks/concurrency.py
 
 clean:
