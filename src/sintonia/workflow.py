@@ -29,7 +29,7 @@ from sintonia.domain.datasets import DatasetReport
 from sintonia.domain.methods import Hyperparameters, Method, MethodType
 from sintonia.errors import InvalidData, InvalidValue
 from sintonia.runs.layout import RunFolder
-from sintonia.runs.plan import BaseNumbers, PlanRequest, RunSettings, linear_layers
+from sintonia.runs.plan import BaseNumbers, PlanRequest, RunSettings, check_targets, linear_layers
 from sintonia.runs.plan import plan as make_plan
 from sintonia.runs.records import ExitRecord
 from sintonia.runs.spec import DataRef, TrainSpec, read_spec
@@ -82,10 +82,12 @@ def plan(
         name = Path(checked.path).name
         if not (found := data_validate.with_method(checked, method, name)).is_valid:
             raise InvalidData(f"{name}: {found.summary()}")
+    numbers = base_numbers(pull(base))
+    check_targets(extension.choices, Path(numbers.ref.folder))
     request = PlanRequest(
         run_id="",
         method=Method(method, hyperparameters or Hyperparameters(), extension.choices),
-        base=base_numbers(pull(base)),
+        base=numbers,
         training=_data(report),
         validation=_data(validation) if validation else None,
         seed=seed,

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from sintonia.runs.plan import linear_layers
+from sintonia.domain.choices import Choices, LoraChoices
+from sintonia.errors import InvalidValue
+from sintonia.runs.plan import check_targets, linear_layers
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,13 @@ def test_linear_layers_are_told_from_what_only_looks_like_them(names, expected, 
     tensors["l.0.bias_like.weight"] = np.zeros(2, np.float32)
     save_file(tensors, tmp_path / "model.safetensors")
     assert linear_layers(tmp_path) == tuple(expected.split())
+
+
+def test_every_target_that_the_base_does_not_have_is_named_before_anything_is_trained(tiny_folder):
+    check_targets(Choices(), tiny_folder)
+    check_targets(Choices(lora=LoraChoices(targets=("q_proj", "lm_head"))), tiny_folder)
+    wrong = Choices(lora=LoraChoices(targets=("w_magic", "q_proj", "a_magic")))
+    with pytest.raises(InvalidValue, match="a_magic, w_magic: the base model has no such") as told:
+        check_targets(wrong, tiny_folder)
+    assert "q_proj" in told.value.message
+    assert told.value.param == "sintonia.lora.targets"

@@ -30,7 +30,14 @@ from sintonia.jobs.context import WorkerContext
 from sintonia.jobs.continued import lora_of
 from sintonia.jobs.overlap import count_shared_rows
 from sintonia.runs.layout import RunFolder
-from sintonia.runs.plan import BaseNumbers, PlanRequest, RunSettings, linear_layers, plan
+from sintonia.runs.plan import (
+    BaseNumbers,
+    PlanRequest,
+    RunSettings,
+    check_targets,
+    linear_layers,
+    plan,
+)
 from sintonia.runs.shown import resolved_of
 from sintonia.runs.spec import AdapterRef, DataRef, LoraSettings, TrainSpec
 from sintonia.sealed import MANIFEST, hash_file, sync_folder, verify
@@ -257,6 +264,7 @@ def _plan_request(
     checked: dict[str, _Data],
 ) -> PlanRequest:
     base, settings = start.base, context.settings
+    check_targets(claim.job.draft.method.choices, Path(base.ref.folder))
     numbers = BaseNumbers(
         ref=base.ref,
         learning_rate=base.learning_rate,

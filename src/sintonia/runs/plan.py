@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sintonia.domain.choices import (
+    Choices,
     LoraChoices,
     OptimizerChoices,
     Precision,
@@ -242,6 +243,19 @@ def linear_layers(base_folder: Path) -> tuple[str, ...]:
         if name.endswith(".weight") and len(shape) == 2
     ]
     return tuple(sorted({parts[-1] for parts in layers if _is_adapted(parts)}))
+
+
+def check_targets(choices: Choices, base_folder: Path) -> None:
+    """Raise ``InvalidValue`` naming every chosen target that the base has no such layer for."""
+    wanted = choices.lora.targets if choices.lora else None
+    names = linear_layers(base_folder)
+    unknown = sorted(set(wanted or ()) - {*names, *_NOT_ADAPTED})
+    if unknown:
+        raise InvalidValue(
+            f"Setting lora.targets {', '.join(unknown)}: the base model has no such linear layer. "
+            f"It has {', '.join(names)}.",
+            param="sintonia.lora.targets",
+        )
 
 
 def _is_adapted(parts: Sequence[str]) -> bool:
