@@ -12,9 +12,17 @@ import pytest
 from safetensors.numpy import save_file
 from worker_kit import chat_rows, open_context, submit, texts, upload
 
+from sintonia.domain.choices import extension_of
 from sintonia.domain.jobs import EventLevel, JobStatus
+from sintonia.domain.methods import Method
 from sintonia.domain.models import BaseRef, Model, ModelKind
-from sintonia.errors import DownloadFailed, InvalidData, ModelNotAvailable, ServerError
+from sintonia.errors import (
+    DownloadFailed,
+    InvalidData,
+    InvalidValue,
+    ModelNotAvailable,
+    ServerError,
+)
 from sintonia.jobs.prepare import NotYet, prepare_job
 from sintonia.runs.spec import read_spec
 from sintonia.sealed import seal
@@ -202,6 +210,34 @@ def test_continued_tuning_starts_from_a_copy_of_its_parent(context, store, given
     claim = store.queue.claim(Stage.RUNNING, "w", 30)
     assert claim.tuned_name.startswith("ft:tiny:personal::")
     assert claim.tuned_name != parent.name
+
+
+def method_with(**choices) -> Method:
+    return Method(choices=extension_of(choices).choices)
+
+
+def test_what_was_chosen_is_in_the_plan_and_every_value_is_shown(context, store, given):
+    method = method_with(lora={"rank": 2}, optimizer={"name": "lion"}, learn="last")
+    job = prepare(context, store, method=method)
+    spec = read_spec(given.home / "runs" / job.id / "spec.json")
+    assert (spec.lora.rank, spec.optimizer.name, spec.sft.learns_last_only) == (2, "lion", True)
+    shown = job.resolved["settings"]
+    assert shown["lora"]["rank"] == 2
+    assert shown["optimizer"]["beta2"] == 0.99
+    assert shown["schedule"] == {"name": "linear", "warmup_steps": 6, "floor": 0.0}
+    assert job.origins["lora.rank"] == job.origins["learn"] == "given"
+    assert job.origins["lora.alpha"] == "derived"
+    assert job.origins["optimizer.beta2"] == "default"
+    assert job.draft.method == method, "the store gives back what was chosen"
+
+
+def test_a_continued_tuning_of_another_shape_is_refused_by_name(context, store, given):
+    parent = make_parent(store, given)
+    method = method_with(lora={"rank": 8, "alpha": 8})
+    submit(store, parent_model=parent.name, model=parent.name, method=method)
+    with pytest.raises(InvalidValue, match=r"Setting lora\.rank 8: .* has 4") as refused:
+        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+    assert refused.value.param == "sintonia.lora.rank"
 
 
 def test_a_parent_over_another_base_is_refused(context, store, given):

@@ -127,7 +127,7 @@ def test_every_choice_reaches_the_plan_as_given():
                 "rank": 8,
                 "alpha": 4,
                 "dropout": 0.1,
-                "targets": ["up_proj", "k_proj"],
+                "targets": ["up_proj", "q_proj"],
                 "rslora": True,
                 "init": "olora",
             },
@@ -151,7 +151,7 @@ def test_every_choice_reaches_the_plan_as_given():
             early_stopping={"patience": 5, "min_delta": 0.01},
         )
     )
-    targets = ("k_proj", "up_proj")
+    targets = ("q_proj", "up_proj")
     assert spec.lora == LoraSettings(8, 4.0, targets, 0.1, use_rslora=True, init="olora")
     assert spec.optimizer == OptimizerSettings(0.02, "muon", 0.7, 0.8, 1e-6, 0.9, 0.1, 0.0)
     assert spec.schedule == ScheduleSettings(6, "wsd", decay_steps=30, floor=0.2)
