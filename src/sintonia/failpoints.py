@@ -3,7 +3,7 @@
 ``reach(name)`` does nothing unless a composition root armed that name. An armed point kills
 the process with SIGKILL the N-th time it is reached, once: the marker file remembers that it
 has been done, so that the restarted process passes. With ``/TERM`` it asks the process to end,
-with ``/FULL`` the disk is full there.
+with ``/FULL`` the disk is full there, with ``/MEMORY`` an allocation fails.
 
 The points: ``claim`` ``heartbeat`` ``launch`` ``step`` ``record.write`` ``checkpoint.open``
 ``checkpoint.write`` ``checkpoint.fsync`` ``checkpoint.rename`` ``checkpoint.dirsync``
@@ -42,13 +42,16 @@ NAMES = (
 )
 
 
+_ERRORS = {"FULL": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "MEMORY": MemoryError()}
+
+
 @dataclass
 class _Armed:
     name: str = ""
     at: int = 0
     marker: Path = field(default_factory=Path)
-    signal: signal.Signals | None = signal.SIGKILL
-    """``None`` for a full disk."""
+    does: signal.Signals | Exception = signal.SIGKILL
+    """A signal to this process, or an error to raise."""
     reached: int = 0
 
 
@@ -56,7 +59,7 @@ _armed = _Armed()
 
 
 def arm(setting: str) -> None:
-    """Arm from a setting ``NAME@N:MARKER``, where ``/TERM`` or ``/FULL`` may follow the number.
+    """Arm from a setting ``NAME@N:MARKER``; ``/TERM``, ``/FULL`` or ``/MEMORY`` may follow ``N``.
 
     An empty one disarms.
     """
@@ -64,7 +67,7 @@ def arm(setting: str) -> None:
     if setting:
         point, marker = setting.split(":", 1)
         point, _, ending = point.partition("/")
-        _armed.signal = None if ending == "FULL" else signal.Signals[f"SIG{ending or 'KILL'}"]
+        _armed.does = _ERRORS.get(ending) or signal.Signals[f"SIG{ending or 'KILL'}"]
         name, _, at = point.partition("@")
         if name not in NAMES:
             raise ValueError(f"failpoint {name!r} does not exist")
@@ -74,7 +77,7 @@ def arm(setting: str) -> None:
 def reach(name: str) -> None:
     """Do what was armed, if it is this point that was, it is due and has not been done before.
 
-    Raises ``OSError`` where the disk is to be full.
+    Raises ``OSError`` where the disk is to be full and ``MemoryError`` where memory is.
     """
     if _armed.name != name:
         return
@@ -85,6 +88,6 @@ def reach(name: str) -> None:
         os.close(os.open(_armed.marker, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return
-    if _armed.signal is None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    os.kill(os.getpid(), _armed.signal)
+    if isinstance(_armed.does, Exception):
+        raise _armed.does
+    os.kill(os.getpid(), _armed.does)

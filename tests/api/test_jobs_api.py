@@ -58,6 +58,7 @@ def test_a_new_job_has_every_field_of_openais(client, file_id):
             "settings": {},
             "attempt": 0,
             "truncate": False,
+            "verdict": None,
         },
     }
 

@@ -26,7 +26,7 @@ from sintonia.runs.records import (
     write_exit,
 )
 from sintonia.runs.spec import TrainSpec
-from sintonia.training.reporter import RowProgress, Reporter
+from sintonia.training.reporter import Reporter, RowProgress
 from sintonia.training.run import main
 
 POINTS = [

@@ -7,11 +7,9 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from run_kit import finish, prepare, row, start, steps_of
 
 from sintonia import failpoints, workflow
 from sintonia.domain.methods import Hyperparameters
@@ -28,15 +26,6 @@ TRAINER_POINTS = [
 ]
 
 
-def row(number: int) -> str:
-    messages = [
-        {"role": "system", "content": "Answer."},
-        {"role": "user", "content": f"Say {'very ' * (number % 5)}{number}"},
-        {"role": "assistant", "content": f"{number * 7 % 10}!" * (1 + number % 3)},
-    ]
-    return json.dumps({"messages": messages})
-
-
 @pytest.fixture(scope="module")
 def spec(tiny_home, tmp_path_factory) -> TrainSpec:
     """A plan of 3 epochs of 6 steps over unequal rows, with validation and snapshots."""
@@ -51,51 +40,6 @@ def spec(tiny_home, tmp_path_factory) -> TrainSpec:
         chosen = Hyperparameters(n_epochs=3, batch_size=4)
         plan = workflow.plan(report, base="tiny", validation=validation, hyperparameters=chosen)
     return dataclasses.replace(plan, snapshot_seconds=0.0, threads=1)
-
-
-def start(run: RunFolder, attempt: int, failpoint: str = "") -> subprocess.Popen[bytes]:
-    run.attempt(attempt).path.mkdir(parents=True, exist_ok=True)
-    with run.attempt(attempt).output.open("wb") as output:
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "sintonia.training.run",
-                str(run.path),
-                "--attempt",
-                str(attempt),
-            ],
-            env={**os.environ, "SINTONIA_FAILPOINT": failpoint},
-            stdout=output,
-            stderr=output,
-        )
-
-
-def prepare(spec: TrainSpec, folder: Path) -> RunFolder:
-    folder.mkdir()
-    spec.write(folder / "spec.json")
-    return RunFolder(folder)
-
-
-def steps_of(run: RunFolder) -> dict[int, dict]:
-    """What was measured at each step, times left out; later attempts replace earlier ones."""
-    steps = {}
-    for attempt in sorted(run.path.glob("attempt-*")):
-        records, _ = Tail(attempt / "records.jsonl").read()
-        for record in records:
-            if record.kind is RecordKind.STEP:
-                data = {k: v for k, v in record.data.items() if k != "tokens_per_second"}
-                steps[data["step"]] = data
-    return steps
-
-
-def finish(run: RunFolder, first_attempt: int) -> int:
-    """Start attempts until one ends by itself; return its number."""
-    for attempt in range(first_attempt, first_attempt + 4):
-        process = start(run, attempt)
-        if process.wait(timeout=120) == 0:
-            return attempt
-    raise AssertionError(run.attempt(attempt).output.read_text())
 
 
 def assert_equals(run: RunFolder, reference: RunFolder, attempt: int) -> None:

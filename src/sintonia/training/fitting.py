@@ -86,14 +86,14 @@ class Fitting:
         cost = measure_cost(policy, training, work.learned_part)
         self.reporter.beat()
         limit = _limit_bytes(policy)
-        tokens = self._fitting_tokens(spec, work, cost, limit)
+        tokens = self.tokens_that_fit(spec, work, cost, limit)
         if tokens < spec.micro_batch_tokens:
             self.measured.change(MICRO_BATCH_TOKENS, tokens)
         largest = min(tokens, work.largest_batch_tokens)
         needed = cost.bytes_for(max(largest, work.largest_row_tokens))
         self.reporter.event(
             f"Training needs about {_size(needed)} of {_size(limit)} memory and about "
-            f"{_duration(cost.seconds_for(work))}: {work.num_steps:,} steps of about "
+            f"{in_words(cost.seconds_for(work))}: {work.num_steps:,} steps of about "
             f"{work.tokens_a_step:,.0f} tokens."
         )
         free = memory.free_bytes()
@@ -106,8 +106,11 @@ class Fitting:
         self.measured.change("told_needs", {"bytes": needed, "seconds": cost.seconds_for(work)})
         return dataclasses.replace(spec, micro_batch_tokens=tokens)
 
-    def _fitting_tokens(self, spec: TrainSpec, work: Work, cost: Cost, limit: int) -> int:
-        """Return the tokens of a micro-batch that fits: those planned, or fewer."""
+    def tokens_that_fit(self, spec: TrainSpec, work: Work, cost: Cost, limit: int) -> int:
+        """Return the tokens of a micro-batch that fits: those planned, or fewer.
+
+        Raises ``TrainerFailed`` with what would fit when the caller has to choose it.
+        """
         planned = spec.micro_batch_tokens
         room = cost.tokens_in(limit)
         largest = max(min(planned, work.largest_batch_tokens), work.largest_row_tokens)
@@ -152,9 +155,12 @@ def _size(size_bytes: float) -> str:
     return f"{size_bytes / GIGABYTE:.1f} GB"
 
 
-def _duration(seconds: float) -> str:
+def in_words(seconds: float) -> str:
+    """Return a duration such as ``3 minutes``."""
+    if seconds < 1.5:
+        return "1 second"
     if seconds < 90:
-        return f"{max(1, round(seconds))} seconds"
+        return f"{round(seconds)} seconds"
     if seconds < 5400:
         return f"{round(seconds / 60)} minutes"
     return f"{seconds / 3600:.1f} hours"

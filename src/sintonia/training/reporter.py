@@ -17,7 +17,7 @@ class Reporter:
     """Writes records and keeps the heartbeat of one attempt."""
 
     def __init__(self, attempt: AttemptFolder) -> None:
-        self._attempt = attempt
+        self.attempt = attempt
         self._writer = RecordWriter(attempt)
         self.diary = Diary(attempt)
         self.beat()
@@ -54,7 +54,7 @@ class Reporter:
 
     def beat(self) -> None:
         """Show that the trainer is alive and moving."""
-        self._attempt.heartbeat.touch()
+        self.attempt.heartbeat.touch()
         self.diary.note()
 
     def close(self) -> None:

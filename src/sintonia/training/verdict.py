@@ -1,7 +1,8 @@
 """What a curve means, in words: a pure function of what the steps measured.
 
-Training losses are means over a window of steps, since one batch says little. Validation losses
-are those over all validation rows: the same rows each time, so that a small rise means something.
+Training losses are medians over a window of steps, since one batch says little and a bad one too
+much. Validation losses are those over all validation rows: the same rows each time, so that a
+small rise means something.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
+from statistics import median
 
 from sintonia.runs.curve import StepPoint
 
-WINDOWS = 10
+WINDOWS = 5
 """A curve is read as so many windows of steps."""
-MIN_STEPS = 5
+MIN_STEPS = 10
 """Shorter curves mean nothing yet."""
-RISE = 1.01
+RISE = 1.005
 """A validation loss this much above the lowest has risen."""
 FALL = 0.98
 """A training loss this much below another has fallen."""
@@ -95,7 +97,7 @@ def _windows(curve: Sequence[StepPoint]) -> list[_Window]:
     extra = len(curve) % size
     cuts = [0, *range(size + extra, len(curve) + 1, size)]
     parts = [curve[start:end] for start, end in pairwise(cuts)]
-    return [_Window(part[-1].step, _mean(part)) for part in parts]
+    return [_Window(part[-1].step, median(p.train_loss for p in part)) for part in parts]
 
 
 def _diverged(_curve: Sequence[StepPoint], windows: Sequence[_Window]) -> Verdict | None:
@@ -103,10 +105,8 @@ def _diverged(_curve: Sequence[StepPoint], windows: Sequence[_Window]) -> Verdic
     first, last = windows[0], windows[-1]
     lowest = min(windows, key=lambda window: window.loss)
     fall = first.loss - lowest.loss
-    # The last two windows, so that one bad batch is no divergence.
-    tail = min(window.loss for window in windows[-2:])
-    gave_back = fall > KNOWN_LOSS and tail > lowest.loss + fall / 2 and len(windows) >= MIN_STEPS
-    if not gave_back and tail <= first.loss * BLOWN_UP:
+    gave_back = fall > KNOWN_LOSS and last.loss > lowest.loss + fall / 2
+    if not gave_back and last.loss <= first.loss * BLOWN_UP:
         return None
     message = (
         f"Training diverged: its loss has risen from {lowest.loss:.3g} around step "

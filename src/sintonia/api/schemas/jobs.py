@@ -89,6 +89,8 @@ class JobExtension(Wire):
     """How many times training was started."""
     truncate: bool
     """Whether rows longer than the context are cut."""
+    verdict: Mapping[str, Any] | None
+    """What the curve means so far: ``kind``, since which ``step``, and a ``message``."""
 
 
 class JobObject(Wire):

@@ -76,6 +76,7 @@ def job_object(job: Job, organization: str) -> JobObject:
             settings=_settings(job),
             attempt=job.attempt,
             truncate=draft.truncate,
+            verdict=job.verdict,
         ),
     )
 
