@@ -115,6 +115,14 @@ def test_without_early_stopping_the_model_is_the_last_checkpoint(planned, tmp_pa
     assert all(float(row["last_loss"]) < float(row["first_loss"]) for row in told)
 
 
+def test_a_last_step_within_an_epoch_leaves_a_model_too(planned, tmp_path):
+    run = prepare(dataclasses.replace(planned, total_steps=8), tmp_path / "run")
+    assert start(run, 1).wait(timeout=120) == 0
+    ended = read_exit(run.attempt(1))
+    assert (ended.step, ended.model_folder) == (8, "checkpoints/step-000008")
+    verify(run.path / ended.model_folder)
+
+
 def test_what_a_run_needs_is_told_once_before_its_first_step(straight):
     said = events_of(straight, 1)
     assert "Training needs about" in said[0]

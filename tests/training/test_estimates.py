@@ -61,7 +61,7 @@ def test_a_smaller_micro_batch_is_taken_where_the_planned_one_does_not_fit(fitti
 
 def test_a_micro_batch_that_was_asked_for_is_refused_with_what_would_fit(fitting, planned):
     asked = given(planned, origins={"micro_batch_tokens": Origin.GIVEN})
-    with pytest.raises(TrainerFailed, match=r"At most 1,636 would fit") as caught:
+    with pytest.raises(TrainerFailed, match=r"At most 1,076 would fit") as caught:
         fitting.tokens_that_fit(asked, WORK, COST, 4 * GB)
     assert caught.value.code == REFUSED
 
@@ -70,7 +70,7 @@ def test_a_row_that_is_too_long_for_the_machine_is_refused_with_the_length_that_
     fitting, planned
 ):
     work = dataclasses.replace(WORK, largest_row_tokens=9000)
-    with pytest.raises(TrainerFailed, match=r"Rows of at most 1,636 tokens would fit"):
+    with pytest.raises(TrainerFailed, match=r"Rows of at most 1,076 tokens would fit"):
         fitting.tokens_that_fit(given(planned), work, COST, 4 * GB)
 
 

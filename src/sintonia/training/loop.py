@@ -92,8 +92,9 @@ def train(run: Run, metrics: dict[str, float]) -> tuple[Ending, dict[str, float]
         metrics = _do_step(run, schedule)
         failpoints.reach("step")
         is_due = time.monotonic() - last_saved >= run.spec.snapshot_seconds
-        is_epoch_end = schedule.ends_epoch(progress.step)
-        is_over = is_epoch_end and run.is_over
+        is_last = progress.step >= run.spec.total_steps
+        is_epoch_end = schedule.ends_epoch(progress.step) or is_last
+        is_over = is_last or (is_epoch_end and run.is_over)
         stops = run.should_stop() and not is_over
         if is_epoch_end or stops or is_due:
             _save(run, metrics, is_epoch_end=is_epoch_end)
