@@ -130,13 +130,12 @@ def test_metrics_are_sums_over_pairs_and_each_row_has_its_loss(policy):
         "reward_accuracy": 1.0,
     }
     assert output.sums == pytest.approx(expected, abs=1e-4)
-    losses = [
-        -0.9 * math.log(1 / (1 + math.exp(-m))) - 0.1 * math.log(1 / (1 + math.exp(m)))
-        for m in margins
-    ]
+    losses = [math.log(1 + math.exp(-margin)) for margin in margins]
+    guided = [0.9 * loss + 0.1 * (loss + m) for loss, m in zip(losses, margins, strict=True)]
     assert output.by_sequence.totals_S == pytest.approx([0, losses[0], losses[1], 0], abs=1e-4)
     assert output.by_sequence.counts_S.tolist() == [0, 1, 1, 0]
-    assert float(output.total.detach()) == pytest.approx(sum(losses), abs=1e-4)
+    assert output.measured == pytest.approx(sum(losses), abs=1e-4)
+    assert float(output.total.detach()) == pytest.approx(sum(guided), abs=1e-4)
 
 
 def test_sums_of_sequences_repeat_to_the_bit_forwards_and_backwards(policy):

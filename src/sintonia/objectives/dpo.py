@@ -49,8 +49,8 @@ class DirectPreference:
         chosen_P = rewards_S.index_select(0, torch.from_numpy(preferred_P).to(policy.device))
         rejected_P = rewards_S.index_select(0, torch.from_numpy(other_P).to(policy.device))
         margins_P = chosen_P - rejected_P
-        smoothing = self.settings.label_smoothing
-        losses_P = -(1 - smoothing) * logsigmoid(margins_P) - smoothing * logsigmoid(-margins_P)
+        losses_P, smoothing = -logsigmoid(margins_P), self.settings.label_smoothing
+        guided_P = (1 - smoothing) * losses_P - smoothing * logsigmoid(-margins_P)
         metrics = {
             "reward_chosen": chosen_P,
             "reward_rejected": rejected_P,
@@ -58,10 +58,11 @@ class DirectPreference:
             "reward_accuracy": margins_P > 0,
         }
         return LossOutput(
-            losses_P.sum(),
+            guided_P.sum(),
             self.count(forest),
             {name: float(values_P.detach().sum()) for name, values_P in metrics.items()},
-            _at_the_preferred(losses_P, preferred_P),
+            plain_total=losses_P.detach().sum(),
+            by_sequence=_at_the_preferred(losses_P, preferred_P),
         )
 
     def _rewards(self, policy: Policy, forest: Forest) -> Tensor:
