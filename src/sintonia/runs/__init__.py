@@ -12,6 +12,7 @@
         output.log            what the process printed
         heartbeat             touched while it lives
         exit.json             succeeded | failed | stopped; written last, atomically
+      references/training/    what the start thought of each answer, where preferences are learned
       checkpoints/step-000200/   epoch ends: adapter, state, manifest last
       snapshots/step-000123/     resume points between them; the newest ones only
 """
