@@ -23,6 +23,7 @@ from torch.nn.functional import silu
 from transformers import PreTrainedModel
 
 from sintonia.data.forest import EncodedSequence, build_forest
+from sintonia.models import attention
 from sintonia.models.attention import ForestOnDevice
 from sintonia.models.blocks import Attended, Blocks, Projected, attend_backward, attend_forward
 from sintonia.models.lora import LoraLinear
@@ -42,7 +43,7 @@ def fuse(model: PreTrainedModel) -> bool:
     otherwise than the modules.
     """
     layers: list[Any] = [m for m in model.modules() if type(m).__name__ in _LLAMA_SHAPED]
-    if not layers or not all(_is_plain(layer) for layer in layers):
+    if not layers or not attention.is_used_by(model) or not all(map(_is_plain, layers)):
         return False
     before = _answer(model)
     for layer in layers:
