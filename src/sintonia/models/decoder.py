@@ -82,25 +82,44 @@ def _is_plain(layer: Any) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class _Update:
+    """Where one adapter's part of a joined product lies."""
+
+    layer: LoraLinear
+    outputs: slice
+    ranks: slice
+    """Among the rows of all A: first the trained ones, then those of a start that is taken off."""
+
+    @property
+    def trained(self) -> slice:
+        """The trained ones of ``ranks``."""
+        return slice(self.ranks.start, self.ranks.start + self.layer.lora_a.shape[0])
+
+
 class _Joined:
-    """Linear layers that read the same input, as one product ``x W^T`` with W [O, I]."""
+    """Linear layers that read the same input, as one product ``x W^T`` with W [O, I].
+
+    The adapters' updates are added to its result, ``s (x A^T) B^T``: unlike merging them into W
+    that costs nothing for each step, only a little for each token, and needs no second W.
+    """
 
     def __init__(self, *layers: nn.Module) -> None:
-        self._lora = [layer for layer in layers if isinstance(layer, LoraLinear)]
         bases: list[Any] = [getattr(layer, "base", layer) for layer in layers]
-        sizes = [base.weight.shape[0] for base in bases]
-        self._sizes = sizes
-        spans = [slice(end - size, end) for end, size in zip(accumulate(sizes), sizes, strict=True)]
-        self._spans = [
-            span for layer, span in zip(layers, spans, strict=True) if isinstance(layer, LoraLinear)
-        ]
+        self._sizes = [base.weight.shape[0] for base in bases]
         weights = [base.weight.detach() for base in bases]
-        is_own = len(weights) == 1 and not self._lora
-        self._weight_OI = weights[0] if is_own else torch.cat(weights)
-        for layer, span in zip(self._lora, self._spans, strict=True):
-            layer.merge_into(self._weight_OI[span])
+        self._weight_OI = weights[0] if len(weights) == 1 else torch.cat(weights)
+        for base, part in zip(bases, self.parts(), strict=True):
+            base.weight.data = part  # the modules share the memory
         biases = [base.bias for base in bases]
         self._bias_O = None if biases[0] is None else torch.cat([b.detach() for b in biases])
+        self._updates: list[_Update] = []
+        first_rank = 0
+        for layer, end, size in zip(layers, accumulate(self._sizes), self._sizes, strict=True):
+            if isinstance(layer, LoraLinear):
+                ranks = slice(first_rank, first_rank + layer.factors()[0].shape[0])
+                self._updates.append(_Update(layer, slice(end - size, end), ranks))
+                first_rank = ranks.stop
 
     def parts(self) -> Sequence[Tensor]:
         """Return the part of each layer in W."""
@@ -108,43 +127,57 @@ class _Joined:
 
     @property
     def factors(self) -> list[Tensor]:
-        """A and B of each adapter, in the order that :meth:`gradients` returns."""
-        return [factor for layer in self._lora for factor in (layer.lora_a, layer.lora_b)]
+        """A and B of each adapter, in the order of the gradients."""
+        return [f for one in self._updates for f in (one.layer.lora_a, one.layer.lora_b)]
 
-    def weight(self) -> Tensor:
-        """Return W with the adapters' updates merged in."""
-        for layer in self._lora:
-            layer.merged()
-        return self._weight_OI
+    def apply(self, x_TI: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the layers' results, and ``x A^T`` for the backward pass."""
+        weight_IO = self._weight_OI.t()
+        y_TO = (
+            x_TI @ weight_IO if self._bias_O is None else torch.addmm(self._bias_O, x_TI, weight_IO)
+        )
+        return y_TO, self._add_updates(y_TO, x_TI)
 
-    def apply(self, x_TI: Tensor) -> Tensor:
-        """Return ``x W^T + b``."""
-        weight = self.weight()
-        if self._bias_O is None:
-            return x_TI @ weight.t()
-        return torch.addmm(self._bias_O, x_TI, weight.t())
+    def add_to(self, residual_TO: Tensor, x_TI: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``residual`` and the layers' results, and ``x A^T``."""
+        y_TO = torch.addmm(residual_TO, x_TI, self._weight_OI.t())
+        if self._bias_O is not None:
+            y_TO.add_(self._bias_O)
+        return y_TO, self._add_updates(y_TO, x_TI)
 
-    def add_to(self, residual_TO: Tensor, x_TI: Tensor) -> Tensor:
-        """Return ``residual + x W^T + b``."""
-        y = torch.addmm(residual_TO, x_TI, self.weight().t())
-        return y if self._bias_O is None else y.add_(self._bias_O)
-
-    def gradients(self, x_TI: Tensor, grad_TO: Tensor) -> list[Tensor]:
-        """Return the gradients of :attr:`factors`; those of all A and all x A^T are one product."""
-        if not self._lora:
-            return []
-        a_RI = torch.cat([layer.lora_a.detach() for layer in self._lora])
-        reduced_TR = x_TI @ a_RI.t()
+    def backward(self, grad_TO: Tensor, reduced_TR: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return the gradient to the input, ``s g B`` for :meth:`gradients`, and those to all B."""
         back_TR = torch.empty_like(reduced_TR)
-        grads_b, place = [], 0
-        for layer, span in zip(self._lora, self._spans, strict=True):
-            ranks = slice(place, place + layer.lora_a.shape[0])
-            place = ranks.stop
-            torch.mm(grad_TO[:, span], layer.lora_b.detach(), out=back_TR[:, ranks])
-            back_TR[:, ranks].mul_(layer.scale)
-            grads_b.append((grad_TO[:, span].t() @ reduced_TR[:, ranks]).mul_(layer.scale))
-        grads_a = (back_TR.t() @ x_TI).split([layer.lora_a.shape[0] for layer in self._lora])
+        grads_b = []
+        for one in self._updates:
+            _, b_OR = one.layer.factors()
+            part_TO, scale = grad_TO[:, one.outputs], one.layer.scale
+            torch.mm(part_TO, b_OR, out=back_TR[:, one.ranks])
+            back_TR[:, one.ranks].mul_(scale)
+            grads_b.append((part_TO.t() @ reduced_TR[:, one.trained]).mul_(scale))
+        grad_TI = grad_TO @ self._weight_OI
+        if self._updates:
+            grad_TI.addmm_(back_TR, self._all_a())
+        return grad_TI, back_TR, grads_b
+
+    def gradients(self, x_TI: Tensor, back_TR: Tensor, grads_b: Sequence[Tensor]) -> list[Tensor]:
+        """Return the gradients of :attr:`factors`."""
+        grads_RI = back_TR.t() @ x_TI
+        grads_a = [grads_RI[one.trained] for one in self._updates]
         return [grad for pair in zip(grads_a, grads_b, strict=True) for grad in pair]
+
+    def _add_updates(self, y_TO: Tensor, x_TI: Tensor) -> Tensor:
+        if not self._updates:
+            return x_TI.new_empty(len(x_TI), 0)
+        reduced_TR = x_TI @ self._all_a().t()
+        for one in self._updates:
+            _, b_OR = one.layer.factors()
+            part_TO = y_TO[:, one.outputs]
+            part_TO.addmm_(reduced_TR[:, one.ranks], b_OR.t(), alpha=one.layer.scale)
+        return reduced_TR
+
+    def _all_a(self) -> Tensor:
+        return torch.cat([one.layer.factors()[0] for one in self._updates])
 
 
 @dataclass(frozen=True)
@@ -258,12 +291,14 @@ class _FusedLayer:
         window: int | None = getattr(holder, "sliding_window", None)
         return window
 
-    def project(self, x_TM: Tensor, inverse_T1: Tensor, rotation: _Rotation) -> Tensor:
-        """Return queries, keys and values, rotated: [T, H + 2K, D]."""
-        qkv = self.qkv.apply(self.norm_in.apply(x_TM, inverse_T1))
+    def project(
+        self, x_TM: Tensor, inverse_T1: Tensor, rotation: _Rotation
+    ) -> tuple[Tensor, Tensor]:
+        """Return queries, keys and values, rotated: [T, H + 2K, D], and ``x A^T``."""
+        qkv, reduced_TR = self.qkv.apply(self.norm_in.apply(x_TM, inverse_T1))
         qkv_THD = qkv.view(len(x_TM), -1, self.head_size)
         rotation.turn(qkv_THD[:, : self.num_heads + self.num_key_heads])
-        return qkv_THD
+        return qkv_THD, reduced_TR
 
     def split(self, qkv_THD: Tensor) -> Projected:
         """Return the three as attention takes them."""
@@ -279,16 +314,17 @@ class _Layer(torch.autograd.Function):
         ctx: Any, x_TM: Tensor, layer: _FusedLayer, call: _Call, *_factors: Tensor
     ) -> Tensor:
         inverse_in = layer.norm_in.inverse(x_TM)
-        qkv_THD = layer.project(x_TM, inverse_in, call.rotation)
+        qkv_THD, reduced_qkv = layer.project(x_TM, inverse_in, call.rotation)
         attended = attend_forward(layer.split(qkv_THD), call.blocks, layer.scale)
         out_TM = attended.out_BHTD.transpose(1, 2).reshape(len(x_TM), -1)
-        mid_TM = layer.out.add_to(x_TM, out_TM)
+        mid_TM, reduced_out = layer.out.add_to(x_TM, out_TM)
         inverse_mid = layer.norm_mid.inverse(mid_TM)
-        gate_up_TF = layer.gate_up.apply(layer.norm_mid.apply(mid_TM, inverse_mid))
+        gate_up_TF, reduced_up = layer.gate_up.apply(layer.norm_mid.apply(mid_TM, inverse_mid))
         gate_TF, up_TF = gate_up_TF.chunk(2, dim=1)
-        y_TM = layer.down.add_to(mid_TM, silu(gate_TF).mul_(up_TF))
+        y_TM, reduced_down = layer.down.add_to(mid_TM, silu(gate_TF).mul_(up_TF))
         ctx.save_for_backward(
-            x_TM, inverse_in, qkv_THD, out_TM, attended.lse_BHT, mid_TM, inverse_mid, gate_up_TF
+            *(x_TM, inverse_in, reduced_qkv, qkv_THD, out_TM, attended.lse_BHT, reduced_out),
+            *(mid_TM, inverse_mid, reduced_up, gate_up_TF, reduced_down),
         )
         ctx.layer, ctx.call = layer, call
         return y_TM
@@ -296,43 +332,45 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_TM: Tensor) -> tuple[Tensor | None, ...]:
         layer: _FusedLayer = ctx.layer
-        x_TM, inverse_in, qkv_THD, out_TM, lse_BHT, mid_TM, inverse_mid, gate_up_TF = (
+        call: _Call = ctx.call
+        x_TM, inverse_in, reduced_qkv, qkv_THD, out_TM, lse_BHT, reduced_out, *of_mlp = (
             ctx.saved_tensors
         )
-        grad_mid, of_mlp = _mlp_backward(layer, grad_TM, mid_TM, inverse_mid, gate_up_TF)
-        of_out = layer.out.gradients(out_TM, grad_mid)
-        attended = Attended(_by_head(out_TM, layer.head_size), lse_BHT)
-        grad_BHTD = _by_head(grad_mid @ layer.out.weight(), layer.head_size)
-        call: _Call = ctx.call
+        grad_mid, mlp_grads = _mlp_backward(layer, grad_TM, of_mlp)
+        grad_out, back_out, out_b = layer.out.backward(grad_mid, reduced_out)
+        out_grads = layer.out.gradients(out_TM, back_out, out_b)
         grad_qkv_THD = attend_backward(
-            grad_BHTD, layer.split(qkv_THD), attended, call.blocks, layer.scale
+            _by_head(grad_out, layer.head_size),
+            layer.split(qkv_THD),
+            Attended(_by_head(out_TM, layer.head_size), lse_BHT),
+            call.blocks,
+            layer.scale,
         ).joined_THD
         call.rotation.turn_back(grad_qkv_THD[:, : layer.num_heads + layer.num_key_heads])
         grad_qkv = grad_qkv_THD.view(len(x_TM), -1)
-        of_qkv = layer.qkv.gradients(layer.norm_in.apply(x_TM, inverse_in), grad_qkv)
-        grad_x = None
-        if ctx.needs_input_grad[0]:  # not that of the first layer
-            grad_x = layer.norm_in.backward(grad_qkv @ layer.qkv.weight(), x_TM, inverse_in)
-            grad_x.add_(grad_mid)
-        return (grad_x, None, None, *of_qkv, *of_out, *of_mlp)
+        grad_normed, back_qkv, qkv_b = layer.qkv.backward(grad_qkv, reduced_qkv)
+        qkv_grads = layer.qkv.gradients(layer.norm_in.apply(x_TM, inverse_in), back_qkv, qkv_b)
+        grad_x = layer.norm_in.backward(grad_normed, x_TM, inverse_in).add_(grad_mid)
+        return (grad_x, None, None, *qkv_grads, *out_grads, *mlp_grads)
 
 
 def _mlp_backward(
-    layer: _FusedLayer, grad_TM: Tensor, mid_TM: Tensor, inverse_T1: Tensor, gate_up_TF: Tensor
+    layer: _FusedLayer, grad_TM: Tensor, kept: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """Return the gradient to what the second half of a layer reads, and those of its factors."""
+    mid_TM, inverse_T1, reduced_up, gate_up_TF, reduced_down = kept
     gate_TF, up_TF = gate_up_TF.chunk(2, dim=1)
     active_TF = silu(gate_TF)
-    of_down = layer.down.gradients(active_TF * up_TF, grad_TM)
-    grad_TF = grad_TM @ layer.down.weight()
+    grad_TF, back_down, down_b = layer.down.backward(grad_TM, reduced_down)
+    down_grads = layer.down.gradients(active_TF * up_TF, back_down, down_b)
     grad_gate_up = torch.empty_like(gate_up_TF)
     grad_gate, grad_up = grad_gate_up.chunk(2, dim=1)
     torch.mul(grad_TF, active_TF, out=grad_up)
     _silu_backward(grad_TF.mul_(up_TF), gate_TF, grad_input=grad_gate)
-    of_gate_up = layer.gate_up.gradients(layer.norm_mid.apply(mid_TM, inverse_T1), grad_gate_up)
-    grad_normed = grad_gate_up @ layer.gate_up.weight()
+    grad_normed, back_up, up_b = layer.gate_up.backward(grad_gate_up, reduced_up)
+    up_grads = layer.gate_up.gradients(layer.norm_mid.apply(mid_TM, inverse_T1), back_up, up_b)
     grad_mid = layer.norm_mid.backward(grad_normed, mid_TM, inverse_T1).add_(grad_TM)
-    return grad_mid, [*of_gate_up, *of_down]
+    return grad_mid, [*up_grads, *down_grads]
 
 
 def _by_head(x_TM: Tensor, head_size: int) -> Tensor:
