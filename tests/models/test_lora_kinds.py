@@ -129,19 +129,6 @@ def test_rslora_scales_by_the_root_of_the_rank():
     assert layer_of(LoraInit.KAIMING, weight, rank=16, alpha=32.0, use_rslora=True).scale == 8.0
 
 
-def test_merging_into_a_larger_buffer_writes_there_from_then_on():
-    layer = layer_of(LoraInit.GAUSSIAN, torch.randn(6, 5))
-    whole = torch.zeros(10, 5)
-    layer.merged()
-    layer.merge_into(whole[2:8])
-    with torch.no_grad():
-        layer.lora_b.normal_()
-    assert layer.merged().data_ptr() == whole[2:8].data_ptr()
-    expected = layer.base.weight + layer.scale * layer.lora_b @ layer.lora_a
-    assert torch.allclose(whole[2:8], expected, atol=1e-6)
-    assert torch.equal(whole[:2], torch.zeros(2, 5))
-
-
 @pytest.mark.parametrize("init", LoraInit)
 def test_on_a_rounded_base_a_small_update_is_not_lost(init):
     torch.manual_seed(0)

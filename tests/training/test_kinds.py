@@ -209,10 +209,10 @@ def test_a_family_that_follows_no_forest_trains_and_says_so(spec, tmp_path, tiny
     assert losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0]
 
 
-def test_precision_is_measured_once_and_kept(spec, tmp_path):
+def test_precision_is_chosen_once_and_kept(spec, tmp_path):
     free = dataclasses.replace(spec, origins={**spec.origins, "precision": Origin.DEFAULT})
     train(free, tmp_path / "run")
-    expected = precision.faster_precision(precision.device())
+    expected = precision.usual_precision(precision.device())
     assert read_json(tmp_path / "run" / "measured.json")["precision"] == expected
     (tmp_path / "fixed").mkdir()
     write_json(tmp_path / "fixed" / "measured.json", {"threads": 1, "precision": "bfloat16"})

@@ -103,12 +103,6 @@ class LoraLinear(nn.Module):
             self._merged_of = versions
         return self._merged
 
-    def merge_into(self, buffer_OI: Tensor) -> None:
-        """Let :meth:`merged` write into ``buffer_OI``, a view of something larger, from now on."""
-        assert buffer_OI.shape == self._weight().shape, "the layer's own shape"
-        self._merged = buffer_OI
-        self._merged_of = (-1, -1)
-
     def factors(self) -> tuple[Tensor, Tensor]:
         """Return A and B of the plain adapter over the base: of twice the rank after a start."""
         if self.start_a is None or self.start_b is None:

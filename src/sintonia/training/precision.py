@@ -1,4 +1,4 @@
-"""Which numbers the hardware multiplies faster, found by trying."""
+"""Which numbers training computes with, and how fast the hardware is with them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import torch
 
 from sintonia.runs.spec import Precision
 
-_CLEARLY = 2.0
-"""So much faster bfloat16 has to be on a processor: adapters cost it a product more."""
 _SIZES = (256, 512, 512)
 _TRIALS = 3
 
@@ -19,18 +17,27 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def faster_precision(where: str) -> Precision:
-    """Return bfloat16 where a product of it is clearly faster than one of float32.
+def usual_precision(where: str) -> Precision:
+    """Return what ``auto`` means: bfloat16 on a GPU that computes with it, else float32.
+
+    On a processor float32 stays the rule where bfloat16 is faster too: the curve would differ
+    from machine to machine, and answers are computed in float32 there.
+    """
+    if where == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return Precision.BFLOAT16
+    return Precision.FLOAT32
+
+
+def slowdown_of_bfloat16(where: str) -> float:
+    """Return how many times longer a product in bfloat16 takes than one in float32.
 
     Of a GPU its makers tell; of a processor nothing does: some compute bfloat16 in software, a
     hundred times slower.
     """
     if where == "cuda":
-        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Precision.BFLOAT16 if is_native else Precision.FLOAT32
+        return 1.0 if torch.cuda.is_bf16_supported(including_emulation=False) else 2.0
     plain = _best_seconds(torch.float32, limit_seconds=float("inf"))
-    rounded = _best_seconds(torch.bfloat16, limit_seconds=plain)
-    return Precision.BFLOAT16 if rounded * _CLEARLY < plain else Precision.FLOAT32
+    return _best_seconds(torch.bfloat16, limit_seconds=plain) / plain
 
 
 def _best_seconds(dtype: torch.dtype, limit_seconds: float) -> float:

@@ -50,6 +50,9 @@ from sintonia.training.room import Room, disk_full, is_disk_full
 from sintonia.training.row_losses import TRAINING, VALIDATION, RowLosses
 from sintonia.training.start import begin, shares_prefixes
 
+_TOLD_SLOWDOWN = 1.5
+"""From so many times slower on, a chosen precision earns a warning."""
+
 
 class StopRequest:
     """Becomes true at SIGTERM or SIGINT."""
@@ -213,15 +216,21 @@ def _fix_choices(surroundings: _Surroundings, spec: TrainSpec) -> TrainSpec:
     threads = measured.fixed("threads", lambda: spec.threads or os.cpu_count() or 1)
     torch.set_num_threads(threads)
     is_free = spec.origins.get("precision") is Origin.DEFAULT
+    where = precision.device()
     found = measured.fixed(
-        "precision",
-        lambda: precision.faster_precision(precision.device()) if is_free else spec.precision,
+        "precision", lambda: precision.usual_precision(where) if is_free else spec.precision
     )
-    if found != spec.precision:
+    if found == Precision.BFLOAT16:
         surroundings.reporter.event(
-            f"Products are computed in {found}, which this machine is much faster with than with "
-            f"{spec.precision}; what is trained and the loss stay float32"
+            "Products are computed in bfloat16; what is trained and the loss stay float32"
         )
+        slowdown = precision.slowdown_of_bfloat16(where)
+        if slowdown > _TOLD_SLOWDOWN:
+            surroundings.reporter.event(
+                f"This machine computes bfloat16 {slowdown:.0f} times slower than float32. "
+                "Leave `precision` out.",
+                "warn",
+            )
     return dataclasses.replace(spec, threads=threads, precision=Precision(found))
 
 
