@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import statistics
 import subprocess
@@ -216,7 +217,8 @@ def main() -> int:
     worst = 0.0
     for name, peer in figures["peers"].items():
         pairs = zip(figures["ours"]["losses"], peer["losses"], strict=True)
-        worst = max(abs(a - b) / abs(b) for a, b in pairs)
+        differences = [abs(a - b) / abs(b) for a, b in pairs]
+        worst = max(worst, *differences) if all(map(math.isfinite, differences)) else math.inf
         print(
             f"{figures['ratios'][name]:.1f} x {name}, whose memory is "
             f"{figures['memory_ratios'][name]:.2f} of ours; losses differ by at most {worst:.1e}"

@@ -57,6 +57,7 @@ def test_fused_layers_have_the_loss_and_gradients_of_the_modules(
     wanted_loss, wanted = learn(load(tmp_path, targets))
     model = load(tmp_path, targets)
     assert decoder.fuse(model)
+    assert all(layer._merged is None for _, layer in adapters.layers(model))
     loss, found = learn(model)
     assert loss == pytest.approx(wanted_loss, rel=1e-6)
     assert found.keys() == wanted.keys()

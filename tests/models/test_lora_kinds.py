@@ -186,3 +186,9 @@ def test_settings_that_make_no_adapter_are_refused_by_name(options, said, tiny_f
     lora = dataclasses.replace(LoraSettings(targets=("q_proj",)), **options)
     with pytest.raises(InvalidValue, match=said):
         adapters.attach(load_base(tiny_folder), lora)
+
+
+@pytest.mark.parametrize("init", [LoraInit.PISSA, LoraInit.OLORA])
+def test_a_start_from_the_weight_needs_a_rank_that_it_has(init):
+    with pytest.raises(InvalidValue, match="at most 5 directions"):
+        layer_of(init, torch.randn(6, 5), rank=6)

@@ -62,7 +62,8 @@ def test_a_plan_leaves_nothing_open_and_says_where_each_value_is_from():
     assert spec.origins["n_epochs"] is Origin.GIVEN
     assert spec.origins["batch_size"] is Origin.DERIVED
     assert spec.origins["learning_rate_multiplier"] is Origin.GIVEN
-    assert spec.origins["optimizer.learning_rate"] is Origin.INHERITED
+    assert spec.origins["optimizer.learning_rate"] is Origin.DERIVED
+    assert plan(request(160)).origins["optimizer.learning_rate"] is Origin.INHERITED
     values = dataclasses.asdict(spec)
     assert "auto" not in values.values()
 

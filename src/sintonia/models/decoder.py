@@ -48,11 +48,14 @@ def fuse(model: PreTrainedModel) -> bool:
     before = _answer(model)
     for layer in layers:
         layer.forward = _FusedLayer(layer)
-    if (_answer(model) - before).abs().max() <= _TOLERANCE * before.abs().max():
-        return True
+    is_equal = bool((_answer(model) - before).abs().max() <= _TOLERANCE * before.abs().max())
     for layer in layers:
-        del layer.forward
-    return False
+        if not is_equal:
+            del layer.forward
+        for adapter in layer.modules():
+            if isinstance(adapter, LoraLinear):
+                adapter.forget_merged()
+    return is_equal
 
 
 def _answer(model: PreTrainedModel) -> Tensor:
@@ -145,7 +148,9 @@ class _Joined:
             y_TO.add_(self._bias_O)
         return y_TO, self._add_updates(y_TO, x_TI)
 
-    def backward(self, grad_TO: Tensor, reduced_TR: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def backward(
+        self, grad_TO: Tensor, reduced_TR: Tensor, *, wants_input: bool = True
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the gradient to the input, ``s g B`` for :meth:`gradients`, and those to all B."""
         back_TR = torch.empty_like(reduced_TR)
         grads_b = []
@@ -155,6 +160,8 @@ class _Joined:
             torch.mm(part_TO, b_OR, out=back_TR[:, one.ranks])
             back_TR[:, one.ranks].mul_(scale)
             grads_b.append((part_TO.t() @ reduced_TR[:, one.trained]).mul_(scale))
+        if not wants_input:
+            return grad_TO, back_TR, grads_b
         grad_TI = grad_TO @ self._weight_OI
         if self._updates:
             grad_TI.addmm_(back_TR, self._all_a())
@@ -348,9 +355,13 @@ class _Layer(torch.autograd.Function):
         ).joined_THD
         call.rotation.turn_back(grad_qkv_THD[:, : layer.num_heads + layer.num_key_heads])
         grad_qkv = grad_qkv_THD.view(len(x_TM), -1)
-        grad_normed, back_qkv, qkv_b = layer.qkv.backward(grad_qkv, reduced_qkv)
+        grad_normed, back_qkv, qkv_b = layer.qkv.backward(
+            grad_qkv, reduced_qkv, wants_input=ctx.needs_input_grad[0]
+        )
         qkv_grads = layer.qkv.gradients(layer.norm_in.apply(x_TM, inverse_in), back_qkv, qkv_b)
-        grad_x = layer.norm_in.backward(grad_normed, x_TM, inverse_in).add_(grad_mid)
+        grad_x = None
+        if ctx.needs_input_grad[0]:  # not that of the first layer
+            grad_x = layer.norm_in.backward(grad_normed, x_TM, inverse_in).add_(grad_mid)
         return (grad_x, None, None, *qkv_grads, *out_grads, *mlp_grads)
 
 

@@ -49,10 +49,11 @@ def recompute_layers(model: PreTrainedModel) -> None:
 
 def _forbid_dropout(model: PreTrainedModel) -> None:
     """Some layers ask themselves whether they train before they drop: let them drop nothing."""
-    config = model.config.get_text_config()
-    for name, value in list(vars(config).items()):
-        if ("drop" in name) and isinstance(value, float):
-            setattr(config, name, 0.0)
+    layers = [m for m in model.modules() if not isinstance(m, LoraLinear)]
+    for holder in (model.config.get_text_config(), *layers):
+        for name, value in list(vars(holder).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(holder, name, 0.0)
 
 
 def _learns_otherwise(module: torch.nn.Module) -> bool:

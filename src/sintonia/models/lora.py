@@ -103,6 +103,10 @@ class LoraLinear(nn.Module):
             self._merged_of = versions
         return self._merged
 
+    def forget_merged(self) -> None:
+        """Give the memory of :meth:`merged` back; the next call makes it anew."""
+        self._merged, self._merged_of = None, (-1, -1)
+
     def factors(self) -> tuple[Tensor, Tensor]:
         """Return A and B of the plain adapter over the base: of twice the rank after a start."""
         if self.start_a is None or self.start_b is None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sintonia.errors import InvalidValue
 from sintonia.runs.spec import LoraInit
 
 _POWER_ITERATIONS = 16
@@ -78,6 +79,7 @@ def _orthogonal(layer: Layer, generator: torch.Generator) -> Factors:
 
 def _pissa(layer: Layer, generator: torch.Generator) -> Factors:
     """The largest singular vectors, each factor with the root of the values."""
+    _require_rank(layer)
     u, values, v = _decompose(layer.weight_OI, layer.rank, generator)
     root = (values / layer.scale).sqrt()
     return Factors((v * root).t().contiguous(), (u * root).contiguous(), is_taken_off=True)
@@ -85,9 +87,21 @@ def _pissa(layer: Layer, generator: torch.Generator) -> Factors:
 
 def _olora(layer: Layer, _generator: torch.Generator) -> Factors:
     """The first columns and rows of a QR decomposition."""
+    _require_rank(layer)
     q, r = torch.linalg.qr(layer.weight_OI)
     rank = layer.rank
     return Factors(r[:rank].contiguous(), q[:, :rank].contiguous(), is_taken_off=True)
+
+
+def _require_rank(layer: Layer) -> None:
+    """Raise ``InvalidValue`` for a weight that has fewer directions than the adapter."""
+    most = min(layer.weight_OI.shape)
+    if layer.rank > most:
+        raise InvalidValue(
+            f"LoRA rank {layer.rank}: a start from the weight itself has at most {most} directions "
+            "in this model's smallest layer. Lower the rank, or choose another `init`.",
+            param="lora.rank",
+        )
 
 
 def _decompose(

@@ -179,7 +179,7 @@ def resolve_optimizer(ledger: Ledger, rate: RateFacts) -> OptimizerSettings:
     given = rate.given
     name = ledger.default("optimizer.name", given.name, OptimizerName.ADAMW)
     usual = rate.unit * (1.0 if rate.multiplier is None else rate.multiplier)
-    origin = Origin.INHERITED if rate.unit == rate.base else Origin.DERIVED
+    origin = Origin.INHERITED if usual == rate.base else Origin.DERIVED
     own = {
         key: ledger.default(f"optimizer.{key}", getattr(given, key), value)
         for key, value in OPTIMIZER_DEFAULTS[name].items()

@@ -78,7 +78,8 @@ class Cost:
 def weight_bytes(spec: TrainSpec) -> int:
     """Return how large the base model is in memory, read from its headers."""
     count = sum(int(np.prod(shape)) for shape in model_shapes(Path(spec.base.folder)).values())
-    return count * (2 if spec.precision is Precision.BFLOAT16 else 4)
+    is_rounded = spec.precision is Precision.BFLOAT16 and spec.lora is not None
+    return count * (2 if is_rounded else 4)
 
 
 def work_of(

@@ -14,7 +14,7 @@ from sintonia.runs.spec import OptimizerSettings
 from sintonia.training.optimizers import adamw
 from sintonia.training.optimizers._groups import Named
 
-_NOT_INSIDE = re.compile(r"(^|\.)(embed\w*|wte|wpe|lm_head|score)\.")
+_NOT_INSIDE = re.compile(r"(^|\.)(\w*embed\w*|wte|wpe|lm_head|score)\.")
 
 
 def build(parameters: Named, settings: OptimizerSettings) -> list[torch.optim.Optimizer]:
