@@ -1,10 +1,11 @@
-"""TRL as the oracle: the same pairs in the same order teach the same."""
+"""TRL as the oracle: the same rows in the same order teach the same."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from sintonia import catalog, workflow
 from sintonia.bases.library import Library
-from sintonia.data.renderer import Renderer
+from sintonia.data.renderer import Renderer, TokenSequence
 from sintonia.data.validate import iter_examples
 from sintonia.domain.methods import Hyperparameters
 from sintonia.models import adapters
@@ -47,6 +48,37 @@ def pair(number: int) -> str:
     return json.dumps(row)
 
 
+def chat(number: int) -> str:
+    system = {"role": "system", "content": "Be kind." if number % 2 else "Be kind and brief."}
+    question = {"role": "user", "content": f"Where is {'my ' * (number % 3)}order {number}?"}
+    answer = {"role": "assistant", "content": f"It is {'nearly ' * (number % 4)}there."}
+    return json.dumps({"messages": [system, question, answer]})
+
+
+def as_sft(sequences: Sequence[TokenSequence]) -> dict:
+    (one,) = sequences
+    prompt, answer = list(one.prompt_ids), list(one.answer_ids)
+    return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
+
+
+def as_dpo(sequences: Sequence[TokenSequence]) -> dict:
+    preferred, other = sequences
+    return {
+        "prompt_ids": list(preferred.prompt_ids),
+        "chosen_ids": list(preferred.answer_ids),
+        "rejected_ids": list(other.answer_ids),
+    }
+
+
+ROW_OF = {"sft": chat, "dpo": pair}
+TRL_ROW_OF = {"sft": as_sft, "dpo": as_dpo}
+
+
+@pytest.fixture(scope="module", params=["sft", "dpo"])
+def method(request) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def base(tiny_home) -> Path:
     found = Library(tiny_home, catalog.load()).find("tiny")
@@ -55,21 +87,21 @@ def base(tiny_home) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("rows") / "pairs.jsonl"
-    path.write_text("\n".join(pair(number) for number in range(ROWS)))
+def rows(method, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("rows") / f"{method}.jsonl"
+    path.write_text("\n".join(ROW_OF[method](number) for number in range(ROWS)))
     return path
 
 
 @pytest.fixture(scope="module")
-def spec(rows, base, tiny_home, tmp_path_factory) -> TrainSpec:
+def spec(method, rows, base, tiny_home, tmp_path_factory) -> TrainSpec:
     """A plan of 20 steps that begins with an adapter which does something already."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SINTONIA_HOME", str(tiny_home))
         chosen = Hyperparameters(n_epochs=2, batch_size=BATCH)
         report = workflow.validate(rows, base="tiny")
         plan = workflow.plan(report, base="tiny", hyperparameters=chosen)
-    assert (plan.objective, plan.total_steps) == ("dpo", STEPS)
+    assert (plan.objective, plan.total_steps) == (method, STEPS)
     model = load_base(base)
     adapters.attach(model, plan.lora)
     adapters.reset(model, seed=3)
@@ -98,14 +130,19 @@ def ours(spec, tmp_path_factory) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def theirs(spec, base, rows, ours, tmp_path_factory) -> list[dict]:
+def theirs(method, spec, base, rows, ours, tmp_path_factory) -> list[dict]:
     """What TRL logs at each step, given our ids, order, learning rates and starting adapter."""
     from datasets import Dataset
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-    class Trainer(DPOTrainer):
+    trainer_class, config_class, options = {
+        "sft": (SFTTrainer, SFTConfig, {"dataset_kwargs": {"skip_prepare_dataset": True}}),
+        "dpo": (DPOTrainer, DPOConfig, {"beta": spec.dpo.beta}),
+    }[method]
+
+    class Trainer(trainer_class):
         """TRL's trainer on rows that are tokens already, in their order."""
 
         def _prepare_dataset(self, dataset, *_):
@@ -114,11 +151,11 @@ def theirs(spec, base, rows, ours, tmp_path_factory) -> list[dict]:
         def _get_train_sampler(self, *_):
             return torch.utils.data.SequentialSampler(self.train_dataset)
 
-    config = DPOConfig(
+    config = config_class(
         output_dir=str(tmp_path_factory.mktemp("trl")),
         per_device_train_batch_size=BATCH,
         max_steps=STEPS,
-        beta=spec.dpo.beta,
+        **options,
         max_length=None,
         pad_token="<|im_end|>",
         max_grad_norm=spec.optimizer.max_gradient_norm,
@@ -148,28 +185,25 @@ def theirs(spec, base, rows, ours, tmp_path_factory) -> list[dict]:
 
 
 def in_training_order(spec: TrainSpec, base: Path, rows: Path) -> list[dict]:
-    """Our ids of each pair, as often and in the order that our run learned them."""
+    """Our ids of each row, as often and in the order that our run learned them."""
     renderer = Renderer.from_folder(base)
-    pairs = [renderer.sequences(example) for _, example in iter_examples(rows)]
+    made = [renderer.sequences(example) for _, example in iter_examples(rows)]
     schedule = Schedule(ROWS, BATCH, spec.seed)
     return [
-        {
-            "prompt_ids": list(pairs[row][0].prompt_ids),
-            "chosen_ids": list(pairs[row][0].answer_ids),
-            "rejected_ids": list(pairs[row][1].answer_ids),
-        }
+        TRL_ROW_OF[spec.objective](made[row])
         for step in range(1, STEPS + 1)
         for row in schedule.rows_of(step)
     ]
 
 
-def test_twenty_steps_of_dpo_are_those_of_trl(ours, theirs):
+def test_twenty_steps_are_those_of_trl(ours, theirs):
     assert len(ours) == len(theirs) == STEPS
     losses = [step["train_loss"] for step in ours]
     assert losses == pytest.approx([log["loss"] for log in theirs], rel=1e-4)
     assert losses[-1] < 0.9 * losses[0], "something was learned"
 
 
+@pytest.mark.parametrize("method", ["dpo"], indirect=True, scope="module")
 def test_the_rewards_are_those_of_trl(ours, theirs):
     for name, trl_name in TRL_NAMES.items():
         # From the second step on: before it, which reward is larger is a matter of rounding.
@@ -178,6 +212,7 @@ def test_the_rewards_are_those_of_trl(ours, theirs):
         assert measured == pytest.approx(expected, rel=1e-3, abs=1e-4), name
 
 
+@pytest.mark.parametrize("method", ["dpo"], indirect=True, scope="module")
 def test_a_tuned_start_is_its_own_reference(ours):
     assert ours[0]["train_loss"] == pytest.approx(math.log(2), rel=1e-5)
     assert ours[0]["train_reward_margin"] == pytest.approx(0, abs=1e-5)
