@@ -15,7 +15,7 @@ from sintonia.jobs.context import WorkerContext
 from sintonia.jobs.settle import settle
 from sintonia.jobs.watch import Ending, Followed, Watch
 from sintonia.runs.layout import AttemptFolder, RunFolder, step_of
-from sintonia.runs.records import ExitRecord, ExitStatus
+from sintonia.runs.records import OUT_OF_MEMORY, ExitRecord, ExitStatus
 from sintonia.runs.spec import read_spec
 from sintonia.sealed import MANIFEST
 from sintonia.store import Claim, ClaimLost
@@ -57,7 +57,7 @@ def run_job(context: WorkerContext, claim: Claim) -> None:
             queue.release(claim)
             return
         is_given_up = claim.failures_after(newest_step) >= context.settings.trainer_attempts
-        if is_given_up and not _met_a_full_disk(followed):
+        if is_given_up and not _lacked_room(followed):
             queue.fail(claim, _why(context, followed))
             return
         claim = _launch(context, queue.retry(claim, newest_step, _retry_message(followed)))
@@ -171,7 +171,7 @@ def _why(context: WorkerContext, followed: Followed) -> JobError:
     if followed.exit is not None and followed.exit.status is ExitStatus.FAILED:
         return _error_of(followed.exit)
     how = {
-        Ending.DIED: "ended without a result",
+        Ending.DIED: "ended without a result (killed, perhaps by a system short of memory)",
         Ending.HUNG: f"did nothing for {context.pace.hang_seconds:g} seconds",
         Ending.EXITED: "was stopped or left a damaged result",
         Ending.PAUSED: "was stopped for a pause",
@@ -195,6 +195,17 @@ def _pause_seconds(context: WorkerContext, followed: Followed) -> float:
 def _met_a_full_disk(followed: Followed) -> bool:
     """Tell whether the attempt ended for want of room, which is no fault of the job."""
     return followed.exit is not None and followed.exit.code == InsufficientStorage.default_code
+
+
+def _lacked_room(followed: Followed) -> bool:
+    """Tell whether the attempt ended for want of disk or memory.
+
+    It does not count against the job: a disk is waited for, and each attempt that lacked memory
+    is followed by one that needs half of it, down to one row at a time.
+    """
+    return _met_a_full_disk(followed) or (
+        followed.exit is not None and followed.exit.code == OUT_OF_MEMORY
+    )
 
 
 def _retry_message(followed: Followed) -> str:

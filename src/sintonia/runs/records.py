@@ -23,6 +23,8 @@ from sintonia.errors import InsufficientStorage
 from sintonia.runs.layout import AttemptFolder, read_json, sync_folder
 from sintonia.sealed import FULL_DISK
 
+OUT_OF_MEMORY = "out_of_memory"
+"""The code of an attempt that lacked memory; the next one needs half."""
 MAKE_ROOM = (
     "Free space (`sintonia gc` shows what can go); the job resumes from its last checkpoint."
 )

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from sintonia.errors import TrainerFailed
 from sintonia.runs.layout import AttemptFolder
-from sintonia.runs.records import read_exit
+from sintonia.runs.records import OUT_OF_MEMORY, read_exit
 from sintonia.sealed import read_json, write_json
 
-OUT_OF_MEMORY = "out_of_memory"
 NEAR_LIMIT = 0.95
 """A process that used this part of the memory and vanished ran out of it."""
 NOTE_SECONDS = 1.0

@@ -34,7 +34,7 @@ from sintonia.errors import (
 )
 from sintonia.runs.curve import read_curve
 from sintonia.runs.layout import AttemptFolder, RunFolder
-from sintonia.runs.records import ExitRecord, ExitStatus, reserve_exit, write_exit
+from sintonia.runs.records import OUT_OF_MEMORY, ExitRecord, ExitStatus, reserve_exit, write_exit
 from sintonia.runs.spec import DataRef, Origin, Precision, TrainSpec, read_spec
 from sintonia.sealed import MANIFEST, hash_file, verify
 from sintonia.training import memory, precision
@@ -241,7 +241,7 @@ def _failure(problem: Exception) -> ExitRecord:
         problem = memory.out_of_memory()
     if isinstance(problem, SintoniaError):
         code = problem.code or problem.default_code or "server_error"
-        is_retryable = isinstance(problem, InsufficientStorage) or code == memory.OUT_OF_MEMORY
+        is_retryable = isinstance(problem, InsufficientStorage) or code == OUT_OF_MEMORY
         return ExitRecord(ExitStatus.FAILED, code, problem.message, is_retryable)
     return ExitRecord(
         ExitStatus.FAILED,
