@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 from transformers import PreTrainedModel
 
+from sintonia.data.cover import SMALL_TOKENS
 from sintonia.data.forest import EncodedSequence, build_forest
 from sintonia.models import attention
 from sintonia.models.attention import ForestOnDevice
@@ -59,8 +60,9 @@ def fuse(model: PreTrainedModel) -> bool:
 
 
 def _answer(model: PreTrainedModel) -> Tensor:
-    """Return the logits of two rows that share a beginning."""
-    rows = [np.array([1, 2, 3, 4, *tail], dtype=np.int32) for tail in ((5, 6), (7, 8, 9))]
+    """Return the logits of two rows with so long a beginning in common that it is a block."""
+    stem = range(1, 2 + SMALL_TOKENS)
+    rows = [np.array([*stem, *tail], dtype=np.int32) for tail in ((5, 6), (7, 8, 9))]
     forest = build_forest([EncodedSequence(row, 1, 1.0, n) for n, row in enumerate(rows)])
     pattern = ForestOnDevice(forest, model.device)
     ids = torch.from_numpy(forest.tokens_T)[None]

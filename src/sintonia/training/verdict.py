@@ -92,10 +92,8 @@ class _Window:
 
 
 def _windows(curve: Sequence[StepPoint]) -> list[_Window]:
-    """Split the curve into windows of equal size; what is left over joins the first."""
-    size = max(1, len(curve) // WINDOWS)
-    extra = len(curve) % size
-    cuts = [0, *range(size + extra, len(curve) + 1, size)]
+    """Split the curve into ``WINDOWS`` of nearly equal size."""
+    cuts = [len(curve) * part // WINDOWS for part in range(WINDOWS + 1)]
     parts = [curve[start:end] for start, end in pairwise(cuts)]
     return [_Window(part[-1].step, median(p.train_loss for p in part)) for part in parts]
 
