@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -224,11 +225,11 @@ class _Columns:
 
     def __init__(self, tokens: BinaryIO) -> None:
         self._file = tokens
-        self._starts: list[int] = [0]
-        self._prompts: list[int] = []
-        self._weights: list[float] = []
-        self._rows: list[int] = []
-        self._row_tokens: list[int] = []
+        self._starts = array("q", [0])
+        self._prompts = array("q")
+        self._weights = array("f")
+        self._rows = array("q")
+        self._row_tokens = array("q")
 
     def add_row(self, sequences: list[EncodedSequence]) -> None:
         for sequence in sequences:
@@ -250,9 +251,9 @@ class _Columns:
         save_array(folder / "row_tokens.npy", np.array(self._row_tokens, np.int64))
 
 
-def save_array(path: Path, array: NDArray[Any]) -> None:
+def save_array(path: Path, values: NDArray[Any]) -> None:
     """Write what ``np.save`` does, but keep the number of an error: it tells a full disk."""
     with path.open("wb") as file:
-        header = np.lib.format.header_data_from_array_1_0(array)
+        header = np.lib.format.header_data_from_array_1_0(values)
         np.lib.format.write_array_header_1_0(file, header)
-        file.write(array.data)
+        file.write(values.data)

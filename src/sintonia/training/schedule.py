@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 _ORDER, _VALIDATION = 1, 2
 """Streams of random numbers, so that changing one use leaves the other alone."""
@@ -34,10 +36,14 @@ class Schedule:
 
     def rows_of(self, step: int) -> list[int]:
         """Return the rows, from 0, of ``step``: each row once in an epoch, in a fresh order."""
-        epoch = self.epoch_of(step)
-        order = np.random.default_rng([self.seed, _ORDER, epoch]).permutation(self.num_rows)
+        order = _order(self.seed, self.epoch_of(step), self.num_rows)
         start = (step - 1) % self.steps_an_epoch * self.batch_size
         return [int(row) for row in order[start : start + self.batch_size]]
+
+
+@lru_cache(maxsize=2)  # an epoch's steps ask for the same one
+def _order(seed: int, epoch: int, num_rows: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, _ORDER, epoch]).permutation(num_rows)
 
 
 def validation_rows(step: int, num_rows: int, batch_size: int, seed: int) -> list[int]:
