@@ -298,3 +298,8 @@ def test_preferences_are_learned_at_a_tenth_of_the_rate():
     assert spec.optimizer.learning_rate == pytest.approx(2e-4)
     assert spec.origins["optimizer.learning_rate"] is Origin.DERIVED
     assert spec.origins["beta"] is Origin.GIVEN
+
+
+def test_a_warm_up_longer_than_the_run_is_refused():
+    with pytest.raises(InvalidValue, match="warmup_steps 500: this run has 60 steps"):
+        plan(chosen(schedule={"warmup_steps": 500}))

@@ -203,6 +203,12 @@ def resolve_schedule(ledger: Ledger, given: ScheduleChoices, total_steps: int) -
     if given.warmup_ratio is not None:
         warmup = round(given.warmup_ratio * total_steps)
     warmup = ledger.settle("schedule.warmup_steps", warmup, usual, Origin.DERIVED)
+    if warmup > total_steps:
+        raise InvalidValue(
+            f"schedule.warmup_steps {warmup}: this run has {total_steps} steps. Give fewer, or a "
+            "`warmup_ratio`.",
+            param="sintonia.schedule.warmup_steps",
+        )
     decay_steps = 0
     if name is ScheduleName.WSD:
         part = DECAY_PART if given.decay_ratio is None else given.decay_ratio
@@ -211,8 +217,8 @@ def resolve_schedule(ledger: Ledger, given: ScheduleChoices, total_steps: int) -
         ledger.origins["schedule.decay_steps"] = Origin.GIVEN if is_given else Origin.DERIVED
     return ScheduleSettings(
         name=name,
-        warmup_steps=min(warmup, total_steps),
-        decay_steps=min(decay_steps, total_steps - min(warmup, total_steps)),
+        warmup_steps=warmup,
+        decay_steps=min(decay_steps, total_steps - warmup),
         floor=ledger.default("schedule.floor", given.floor, 0.0),
     )
 
