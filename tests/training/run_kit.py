@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 from sintonia.runs.layout import RunFolder
-from sintonia.runs.records import RecordKind, Tail
+from sintonia.runs.records import ExitRecord, RecordKind, Tail
 from sintonia.runs.spec import TrainSpec
+from sintonia.training.run import StopRequest, run_attempt
 
 
 def row(number: int) -> str:
@@ -44,6 +45,28 @@ def prepare(spec: TrainSpec, folder: Path) -> RunFolder:
     folder.mkdir()
     spec.write(folder / "spec.json")
     return RunFolder(folder)
+
+
+class StopAfter(StopRequest):
+    """Asks for an end after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+
+    @property
+    def is_set(self) -> bool:
+        self._left -= 1
+        return self._left <= 0
+
+
+def attempt_in_process(
+    spec: TrainSpec, folder: Path, stop: StopRequest | None = None
+) -> ExitRecord:
+    """Make the next attempt of the run in ``folder``, which is made if need be."""
+    run = RunFolder(folder)
+    folder.mkdir(exist_ok=True)
+    spec.write(run.spec)
+    return run_attempt(run, run.next_attempt(), stop or StopRequest(), min_free_bytes=1)
 
 
 def steps_of(run: RunFolder) -> dict[int, dict]:

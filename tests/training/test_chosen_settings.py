@@ -8,16 +8,15 @@ import json
 from pathlib import Path
 
 import pytest
+from run_kit import StopAfter, attempt_in_process
 
 from sintonia import workflow
 from sintonia.domain.methods import Hyperparameters
 from sintonia.errors import InvalidValue
-from sintonia.runs.layout import RunFolder
-from sintonia.runs.records import ExitRecord, ExitStatus, RecordKind, Tail
+from sintonia.runs.records import ExitStatus, RecordKind, Tail
 from sintonia.runs.spec import TrainSpec
 from sintonia.sealed import hash_file
 from sintonia.training.learning_rate import learning_rate_at
-from sintonia.training.run import StopRequest, run_attempt
 
 
 def row(number: int) -> str:
@@ -41,25 +40,6 @@ def planned(files: Path, **choices) -> TrainSpec:
     choices = {"precision": "float32", **choices}
     plan = workflow.plan(report, base="tiny", hyperparameters=length, choices=choices)
     return dataclasses.replace(plan, threads=1)
-
-
-class StopAfter(StopRequest):
-    """Asks for an end after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        self._left = steps
-
-    @property
-    def is_set(self) -> bool:
-        self._left -= 1
-        return self._left <= 0
-
-
-def attempt(spec: TrainSpec, folder: Path, stop: StopRequest | None = None) -> ExitRecord:
-    run = RunFolder(folder)
-    folder.mkdir(exist_ok=True)
-    spec.write(run.spec)
-    return run_attempt(run, run.next_attempt(), stop or StopRequest(), min_free_bytes=1)
 
 
 def steps_of(folder: Path) -> list[dict]:
@@ -88,10 +68,10 @@ RUNS = {
 @pytest.mark.parametrize("name", RUNS)
 def test_a_stopped_run_goes_on_to_the_bit(name, files):
     spec = planned(files, **RUNS[name])
-    straight = attempt(spec, files / "straight")
+    straight = attempt_in_process(spec, files / "straight")
     assert straight.status is ExitStatus.SUCCEEDED, straight.message
-    assert attempt(spec, files / "run", StopAfter(2)).status is ExitStatus.STOPPED
-    resumed = attempt(spec, files / "run")
+    assert attempt_in_process(spec, files / "run", StopAfter(2)).status is ExitStatus.STOPPED
+    resumed = attempt_in_process(spec, files / "run")
     assert resumed.status is ExitStatus.SUCCEEDED, resumed.message
     one, other = steps_of(files / "straight"), steps_of(files / "run")
     assert [s["train_loss"] for s in one] == [s["train_loss"] for s in other]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from run_kit import StopAfter, attempt_in_process, row
 from safetensors.torch import load_file
 
 from sintonia import workflow
@@ -16,8 +16,7 @@ from sintonia.domain.methods import Hyperparameters
 from sintonia.errors import SintoniaError
 from sintonia.models import adapters, attention
 from sintonia.models.load import Place, load_base
-from sintonia.runs.layout import RunFolder
-from sintonia.runs.records import ExitRecord, ExitStatus, RecordKind, Tail
+from sintonia.runs.records import ExitStatus, RecordKind, Tail
 from sintonia.runs.spec import (
     AdapterRef,
     LoraInit,
@@ -28,19 +27,7 @@ from sintonia.runs.spec import (
 )
 from sintonia.sealed import hash_file, read_json, seal, write_json
 from sintonia.training import precision
-from sintonia.training.run import StopRequest, run_attempt
 from tiny_models import save_tiny
-
-MIN_FREE_BYTES = 1
-
-
-def row(number: int) -> str:
-    messages = [
-        {"role": "system", "content": "Answer."},
-        {"role": "user", "content": f"Say {'very ' * (number % 5)}{number}"},
-        {"role": "assistant", "content": f"{number * 7 % 10}!" * (1 + number % 3)},
-    ]
-    return json.dumps({"messages": messages})
 
 
 @pytest.fixture(scope="module")
@@ -57,30 +44,9 @@ def spec(tiny_home, tmp_path_factory) -> TrainSpec:
     return dataclasses.replace(plan, threads=1, origins=origins, micro_batch_tokens=128)
 
 
-class StopAfter(StopRequest):
-    """Asks for an end after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        self._left = steps
-
-    @property
-    def is_set(self) -> bool:
-        self._left -= 1
-        return self._left <= 0
-
-
-def attempt(spec: TrainSpec, folder: Path, stop: StopRequest | None = None) -> ExitRecord:
-    run = RunFolder(folder)
-    folder.mkdir(exist_ok=True)
-    spec.write(run.spec)
-    return run_attempt(
-        run, run.next_attempt(), stop or StopRequest(), min_free_bytes=MIN_FREE_BYTES
-    )
-
-
 def train(spec: TrainSpec, folder: Path) -> Path:
     """Train to the end; return the final checkpoint."""
-    record = attempt(spec, folder)
+    record = attempt_in_process(spec, folder)
     assert record.status is ExitStatus.SUCCEEDED, record.message
     return folder / record.model_folder
 
@@ -128,7 +94,7 @@ KINDS: dict[str, Callable[[TrainSpec], TrainSpec]] = {
 def test_a_run_that_was_stopped_goes_on_to_the_bit(kind, spec, tmp_path):
     changed = KINDS[kind](spec)
     straight = train(changed, tmp_path / "straight")
-    assert attempt(changed, tmp_path / "run", StopAfter(2)).status is ExitStatus.STOPPED
+    assert attempt_in_process(changed, tmp_path / "run", StopAfter(2)).status is ExitStatus.STOPPED
     resumed = train(changed, tmp_path / "run")
     assert losses(tmp_path / "run") == losses(tmp_path / "straight")
     assert losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0]
@@ -242,7 +208,7 @@ def test_a_rounded_base_learns_what_a_wide_one_does(spec, tmp_path):
 )
 def test_an_adapter_that_cannot_be_made_is_refused_by_name(change, said, spec, tmp_path):
     given = {**spec.origins, "lora.targets": Origin.GIVEN}
-    record = attempt(dataclasses.replace(change(spec), origins=given), tmp_path / "run")
+    record = attempt_in_process(dataclasses.replace(change(spec), origins=given), tmp_path / "run")
     assert record.status is ExitStatus.FAILED
     assert said in record.message
     assert not told(tmp_path / "run", RecordKind.STEP)
@@ -255,7 +221,7 @@ def test_an_adapter_for_another_base_is_refused_by_name(spec, tmp_path, tiny_tok
     other = dataclasses.replace(spec, base=dataclasses.replace(base), parent=parent)
     if base.sha256 == spec.base.sha256:
         pytest.fail("the two bases must differ")
-    record = attempt(other, tmp_path / "run")
+    record = attempt_in_process(other, tmp_path / "run")
     assert "ft:tiny:me::a" in record.message
     assert "adapter for another base (tiny)" in record.message
 
@@ -269,7 +235,7 @@ def test_another_jobs_checkpoint_is_refused_and_left_alone(spec, tmp_path):
     for path in final.iterdir():
         (work / path.name).write_bytes(path.read_bytes())
     seal(work, foreign)
-    record = attempt(dataclasses.replace(spec, run_id="run-other"), tmp_path / "second")
+    record = attempt_in_process(dataclasses.replace(spec, run_id="run-other"), tmp_path / "second")
     assert record.status is ExitStatus.FAILED
     assert spec.run_id in record.message
     assert foreign.is_dir()
