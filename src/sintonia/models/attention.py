@@ -33,6 +33,8 @@ class ForestOnDevice:
 
     forest: Forest
     device: torch.device
+    wanted_U: Tensor | None = None
+    """The tokens whose outputs are asked for, ascending; ``None``: all. A hint: others may be 0."""
     windows: dict[int, Tensor] = field(default_factory=dict)
     """The mask narrowed to each sliding window that the model has."""
     calls: int = 0
