@@ -12,7 +12,7 @@ import torch
 from work import BETA, MAX_NORM, RATE, Row, Work, requests, say, say_memory
 
 from sintonia.data.forest import EncodedSequence
-from sintonia.models import adapters, decoder
+from sintonia.models import adapters, decoder, products
 from sintonia.models.load import Place, load_base
 from sintonia.models.policy import Policy
 from sintonia.objectives.base import Objective, sum_by_sequence
@@ -35,6 +35,7 @@ def load(work: Work) -> Policy:
     adapters.attach(model, lora)
     adapters.load(model, Path(work.start))
     is_fused = decoder.fuse(model)
+    products.quicken(model)
     if work.compiles:
         model.forward = torch.compile(model.forward, dynamic=True)
     say(fused=is_fused)

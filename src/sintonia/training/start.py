@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sintonia.errors import RefusedModel
-from sintonia.models import adapters, attention, decoder, whole
+from sintonia.models import adapters, attention, decoder, products, whole
 from sintonia.models.learning import recompute_layers
 from sintonia.models.load import Place, load_base
 from sintonia.models.policy import Policy
@@ -75,6 +75,7 @@ def _adapt(
         adapters.load(model, parent)
     if not spec.gradient_checkpointing:  # fused layers keep little, but more than nothing
         decoder.fuse(model)
+    products.quicken(model)
 
 
 def _train_everything(model: PreTrainedModel, parent: Path | None) -> None:
