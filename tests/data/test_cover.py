@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sintonia.data.cover import cover
+from sintonia.data.cover import SEGMENT_TOKENS, cover
 from sintonia.data.forest import EncodedSequence, build_forest
 
 TOKENS = st.lists(st.integers(0, 2), min_size=2, max_size=14)
@@ -57,6 +57,14 @@ def test_a_shared_prefix_is_one_square_and_one_rectangle():
     assert sorted(shapes) == [(0, 100), (100, 140), (140, 180)]
     (one,) = found.rectangles
     assert (one.first_query, one.end_query, one.first_key, one.end_key) == (100, 180, 0, 100)
+
+
+def test_a_long_segment_is_halved_until_its_squares_are_short():
+    size = 3 * SEGMENT_TOKENS
+    found = cover(np.full(size, size))
+    assert {s.end - s.start for s in found.squares} == {size // 4}
+    assert len(found.rectangles) == 3
+    assert (filled(found, size) == pattern(np.full(size, size))).all()
 
 
 def test_small_neighbours_share_a_square():

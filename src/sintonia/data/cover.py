@@ -2,8 +2,9 @@
 
 A forest's tokens lie depth first, so the pattern ``k <= q < subtree_end[k]`` is a few contiguous
 blocks: a run of tokens with one end is a segment of a tree, which attends to itself causally, and
-everything below it attends to all of it. Small subtrees that lie side by side share one masked
-square, because a block costs a call.
+everything below it attends to all of it. A long segment is two, the second one below the first,
+or the half that is masked would be computed too. Small subtrees that lie side by side share one
+masked square, because a block costs a call.
 
 Invariant: the blocks hold every pair (query, key) of the pattern exactly once and no other.
 """
@@ -20,6 +21,8 @@ from sintonia.data.forest import IntArray
 
 SMALL_TOKENS = 64
 """Subtrees up to this size are not split into segments."""
+SEGMENT_TOKENS = 320
+"""Segments up to this size are one square."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def cover(subtree_end_T: IntArray, small_tokens: int = SMALL_TOKENS) -> Cover:
                 continue
             # One subtree: its first segment, and below it everything else.
             below = first + _run_length(subtree_end_T[first:last])
-            squares.append(Square(first, below, None))
+            _halve(first, below, squares, rectangles)
             if below < last:
                 rectangles.append(Rectangle(below, last, first, below))
                 waiting.append((below, last))
@@ -80,6 +83,17 @@ def _groups(ends: IntArray, start: int, end: int, small_tokens: int) -> Iterator
             first = place
         place = last
     yield first, end
+
+
+def _halve(start: int, end: int, squares: list[Square], rectangles: list[Rectangle]) -> None:
+    """Add the blocks of a segment."""
+    if end - start <= SEGMENT_TOKENS:
+        squares.append(Square(start, end, None))
+        return
+    middle = (start + end) // 2
+    _halve(start, middle, squares, rectangles)
+    rectangles.append(Rectangle(middle, end, start, middle))
+    _halve(middle, end, squares, rectangles)
 
 
 def _run_length(ends: IntArray) -> int:

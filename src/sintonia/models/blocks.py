@@ -78,11 +78,26 @@ def attend_forward(given: Projected, blocks: Blocks, scale: float) -> Attended:
         lse_BHT[:, :, at] = lse
     for rectangle in blocks.rectangles:
         queries, keys = _slices(rectangle)
-        out, lse = _flash(*given.at(queries, keys), 0.0, False, scale=scale)
+        out, lse = _attend_to_all(given.at(queries, keys), scale)
         before = lse_BHT[:, :, queries]
         out_BHTD[:, :, queries].lerp_(out, torch.sigmoid(lse - before)[..., None].to(out))
         lse_BHT[:, :, queries] = torch.logaddexp(before, lse)
     return Attended(out_BHTD, lse_BHT)
+
+
+def _attend_to_all(part: tuple[Tensor, Tensor, Tensor], scale: float) -> tuple[Tensor, Tensor]:
+    """Return what every query gets from every key, and the log-sum-exp of its scores."""
+    key_heads = part[1].shape[1]
+    out, lse = _flash(*(_packed(x, key_heads) for x in part), 0.0, False, scale=scale)
+    return out.reshape(part[0].shape), lse.reshape(part[0].shape[:3])
+
+
+def _packed(x_BHT: Tensor, key_heads: int) -> Tensor:
+    """Return [1, H, T, ...] as [K, 1, (H / K) T, ...]: heads that share their keys, joined.
+
+    Where every query sees every key that is one larger product; keys and values stay as they are.
+    """
+    return x_BHT[0].reshape(key_heads, 1, -1, *x_BHT.shape[3:])
 
 
 def attend_backward(
@@ -95,28 +110,20 @@ def attend_backward(
 ) -> None:
     """Fill ``grads`` with the gradients to queries, keys and values."""
 
-    def of_block(queries: slice, keys: slice, mask: Tensor | None, *, is_causal: bool) -> Any:
-        out, lse = attended.out_BHTD[:, :, queries], attended.lse_BHT[:, :, queries]
-        return _flash_backward(
-            grad_BHTD[:, :, queries],
-            *given.at(queries, keys),
-            out,
-            lse,
-            0.0,
-            is_causal,
-            attn_mask=mask,
-            scale=scale,
-        )
+    def of_block(queries: slice, keys: slice) -> list[Tensor]:
+        of_queries = [x[:, :, queries] for x in (attended.out_BHTD, attended.lse_BHT)]
+        return [grad_BHTD[:, :, queries], *given.at(queries, keys), *of_queries]
 
     for at, mask in blocks.squares:
-        found = of_block(at, at, mask, is_causal=mask is None)
+        found = _flash_backward(*of_block(at, at), 0.0, mask is None, attn_mask=mask, scale=scale)
         for part, grad in zip(grads.at(at, at), found, strict=True):
             part.copy_(grad)
     for rectangle in blocks.rectangles:
         queries, keys = _slices(rectangle)
-        found = of_block(queries, keys, None, is_causal=False)
+        block = [_packed(x, given.key_BKTD.shape[1]) for x in of_block(queries, keys)]
+        found = _flash_backward(*block, 0.0, False, scale=scale)
         for part, grad in zip(grads.at(queries, keys), found, strict=True):
-            part.add_(grad)
+            part.add_(grad.reshape(part.shape))
 
 
 class _BlockAttention(torch.autograd.Function):
