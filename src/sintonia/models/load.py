@@ -206,9 +206,9 @@ def _plain_logits(model: PreTrainedModel, tokens: np.ndarray[Any, Any]) -> Tenso
 
 def _logits_by_sequence(model: PreTrainedModel, forest: Forest) -> tuple[list[Tensor], int]:
     """Return the logits that predict each sequence's targets, and the calls of attention."""
-    pattern = ForestOnDevice(forest, model.device)
+    pattern = ForestOnDevice.of(forest, model.device)
     logits = model(
-        input_ids=torch.from_numpy(forest.tokens_T)[None].to(model.device),
+        input_ids=pattern.tokens_T[None],
         position_ids=pattern.positions_T[None],
         use_cache=False,
         forest=pattern,
