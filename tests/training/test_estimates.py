@@ -84,7 +84,7 @@ def test_a_base_larger_than_the_machine_is_refused_before_it_is_loaded(
 ):
     monkeypatch.setattr(memory, "limit_bytes", lambda: 1000)
     with pytest.raises(TrainerFailed, match="Base model tiny alone needs"):
-        fitting.check_weights(planned)
+        fitting.check_weights(planned, "cpu")
 
 
 def test_time_is_told_in_words():

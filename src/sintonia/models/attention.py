@@ -191,3 +191,8 @@ def register() -> None:
     """Make the name known to transformers; repeating it changes nothing."""
     AttentionInterface.register(NAME, forest_attention)
     AttentionMaskInterface.register(NAME, _no_mask)
+
+
+def keep_out_of_graphs() -> None:
+    """Let compiled layers call the function as it is: a forest is no part of a graph."""
+    AttentionInterface.register(NAME, torch.compiler.disable(forest_attention))
