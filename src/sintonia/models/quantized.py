@@ -15,8 +15,11 @@ from transformers.pytorch_utils import Conv1D
 
 from sintonia.errors import InvalidValue
 
-BYTES_PER_WEIGHT = 0.5 + (1 + 4 / 256) / 64
-"""Half a byte, and for each 64 weights a scale of one byte, for each 256 of these one of four."""
+BLOCK = 64
+"""Weights that have one scale. Layers whose inputs do not fill blocks stay as they are: on a
+processor the package mixes up the scales of such rows."""
+BYTES_PER_WEIGHT = 0.5 + (1 + 4 / 256) / BLOCK
+"""Half a byte, and for each block a scale of one byte, for each 256 of these one of four."""
 _PACKAGE = "bitsandbytes"
 
 
@@ -34,7 +37,9 @@ class Nf4Linear(nn.Module):
         self.is_transposed = isinstance(linear, Conv1D)
         weight = linear.weight.detach().to(device)
         weight_OI = (weight.t() if self.is_transposed else weight).contiguous()
-        packed, self._state = quantize_4bit(weight_OI, quant_type="nf4", compress_statistics=True)
+        packed, self._state = quantize_4bit(
+            weight_OI, blocksize=BLOCK, quant_type="nf4", compress_statistics=True
+        )
         self.register_buffer("packed", packed, persistent=False)
         bias = None if linear.bias is None else linear.bias.detach().to(device)
         self.register_buffer("bias", bias, persistent=False)
@@ -72,5 +77,10 @@ def quantize(model: nn.Module, names: Collection[str], device: torch.device) -> 
     """
     for path, module in list(model.named_modules()):
         parent, _, name = path.rpartition(".")
-        if name in names and isinstance(module, nn.Linear | Conv1D):
+        if name in names and isinstance(module, nn.Linear | Conv1D) and _fills_blocks(module):
             setattr(model.get_submodule(parent), name, Nf4Linear(module, device))
+
+
+def _fills_blocks(linear: nn.Linear | Conv1D) -> bool:
+    num_inputs: int = linear.weight.shape[0 if isinstance(linear, Conv1D) else 1]
+    return num_inputs % BLOCK == 0

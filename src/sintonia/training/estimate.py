@@ -19,13 +19,13 @@ from sintonia.data.forest import EncodedSequence, Forest, build_forest
 from sintonia.data.samples import Samples
 from sintonia.models.learning import learning
 from sintonia.models.policy import Policy
-from sintonia.models.quantized import BYTES_PER_WEIGHT
+from sintonia.models.quantized import BLOCK, BYTES_PER_WEIGHT
 from sintonia.objectives.base import Objective
 from sintonia.runs.plan import is_linear_layer
 from sintonia.runs.spec import Precision, Quantization, TrainSpec
 from sintonia.training import memory
 from sintonia.training.schedule import Schedule
-from sintonia.weights import model_shapes
+from sintonia.weights import Shape, model_shapes
 
 PROBE_TOKENS = (64, 320)
 """Two sizes: their difference is what a token costs, whatever a pass costs anyway."""
@@ -81,13 +81,15 @@ class Cost:
 def weight_bytes(spec: TrainSpec) -> int:
     """Return how large the base model is in memory, read from its headers."""
     is_rounded = spec.precision is Precision.BFLOAT16 and spec.lora is not None
-    wide, narrow = 2.0 if is_rounded else 4.0, BYTES_PER_WEIGHT
+    wide = 2.0 if is_rounded else 4.0
     is_quantized = spec.quantization is Quantization.NF4
-    sizes = (
-        math.prod(shape) * (narrow if is_quantized and is_linear_layer(name, shape) else wide)
-        for name, shape in model_shapes(Path(spec.base.folder)).items()
-    )
-    return int(sum(sizes))
+
+    def size(name: str, shape: Shape) -> float:
+        is_narrow = is_quantized and is_linear_layer(name, shape) and shape[-1] % BLOCK == 0
+        return math.prod(shape) * (BYTES_PER_WEIGHT if is_narrow else wide)
+
+    shapes = model_shapes(Path(spec.base.folder))
+    return int(sum(size(name, shape) for name, shape in shapes.items()))
 
 
 def work_of(
