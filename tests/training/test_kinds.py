@@ -16,6 +16,7 @@ from sintonia import workflow
 from sintonia.domain.methods import Hyperparameters
 from sintonia.errors import SintoniaError
 from sintonia.models import adapters, attention
+from sintonia.models.compiled import check_compiler
 from sintonia.models.load import Place, load_base
 from sintonia.runs.records import ExitStatus, RecordKind, Tail
 from sintonia.runs.spec import (
@@ -82,6 +83,14 @@ def in_four_bits(spec: TrainSpec, **changes) -> TrainSpec:
     return dataclasses.replace(spec, quantization=Quantization.NF4, **changes)
 
 
+def compiled(spec: TrainSpec) -> TrainSpec:
+    try:
+        check_compiler("cpu")
+    except SintoniaError as problem:
+        pytest.skip(str(problem))
+    return dataclasses.replace(lora_of(spec, dropout=0.3), compile=True)
+
+
 KINDS: dict[str, Callable[[TrainSpec], TrainSpec]] = {
     "whole": whole_of,
     "whole, rounded products": lambda spec: dataclasses.replace(
@@ -95,10 +104,12 @@ KINDS: dict[str, Callable[[TrainSpec], TrainSpec]] = {
     "olora": lambda spec: lora_of(spec, init=LoraInit.OLORA),
     "four bits": in_four_bits,
     "four bits, rounded activations": lambda spec: in_four_bits(spec, precision=Precision.BFLOAT16),
+    "compiled, dropout": compiled,
     "rounded base": lambda spec: dataclasses.replace(spec, precision=Precision.BFLOAT16),
 }
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_was_stopped_goes_on_to_the_bit(kind, spec, tmp_path):
     changed = KINDS[kind](spec)
