@@ -57,7 +57,7 @@ def projected(forest: Forest, heads: int = 4, key_heads: int = 2):
 @pytest.mark.parametrize("has_sinks", [False, True])
 def test_tiles_attend_as_the_mask_does(window, softcap, has_sinks):
     forest = forest_of(0, 8).filled_to(flex.TILE)
-    pattern = ForestOnDevice(forest, CPU, defined)
+    pattern = ForestOnDevice(forest, CPU, flex=defined)
     sinks_H = torch.tensor([0.3, -1.0, 2.0, 0.0], requires_grad=True) if has_sinks else None
     scores = Scores(0.25, softcap, sinks_H)
     given = projected(forest)
@@ -73,7 +73,7 @@ def test_tiles_attend_as_the_mask_does(window, softcap, has_sinks):
 
 def test_the_block_mask_is_the_pattern():
     forest = forest_of(1, 9).filled_to(flex.TILE)
-    pattern = ForestOnDevice(forest, CPU, defined)
+    pattern = ForestOnDevice(forest, CPU, flex=defined)
     place = torch.arange(forest.num_tokens)
     for window in (None, 50):
         mask = pattern.block_mask(window)
@@ -87,7 +87,7 @@ def test_the_block_mask_is_the_pattern():
 
 def answer(model, forest: Forest, run):
     """Return the logits of the targets and the gradient of a loss to every weight."""
-    pattern = ForestOnDevice(forest.filled_to(flex.TILE) if run else forest, CPU, run)
+    pattern = ForestOnDevice(forest.filled_to(flex.TILE) if run else forest, CPU, flex=run)
     model.zero_grad()
     logits = model(
         input_ids=pattern.tokens_T[None],

@@ -37,6 +37,8 @@ class ForestOnDevice:
 
     forest: Forest
     device: torch.device
+    wanted_U: Tensor | None = None
+    """The tokens whose outputs are asked for, ascending; ``None``: all. A hint: others may be 0."""
     flex: flex.Run | None = None
     """FlexAttention, where it computes; the forest then fills whole tiles."""
     windows: dict[int, Tensor] = field(default_factory=dict)
@@ -46,10 +48,13 @@ class ForestOnDevice:
     calls: int = 0
 
     @classmethod
-    def of(cls, forest: Forest, device: torch.device) -> ForestOnDevice:
+    def of(
+        cls, forest: Forest, device: torch.device, wanted_U: Tensor | None = None
+    ) -> ForestOnDevice:
         """Lay ``forest`` out as ``device`` computes best; its own tokens keep their places."""
         run = flex.flex_on(device.type).run
-        return cls(forest if run is None else forest.filled_to(flex.TILE), device, run)
+        laid_out = forest if run is None else forest.filled_to(flex.TILE)
+        return cls(laid_out, device, wanted_U, run)
 
     @cached_property
     def tokens_T(self) -> Tensor:  # noqa: N802

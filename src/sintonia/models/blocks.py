@@ -59,14 +59,6 @@ class Projected:
 
 
 @dataclass(frozen=True)
-class ProjectedGrads(Projected):
-    """The gradients to all three, as views of one tensor."""
-
-    joined_THD: Tensor
-    """[T, H + 2K, D]."""
-
-
-@dataclass(frozen=True)
 class Attended:
     """What was attended to, and the log-sum-exp of each query's scores."""
 
@@ -94,15 +86,14 @@ def attend_forward(given: Projected, blocks: Blocks, scale: float) -> Attended:
 
 
 def attend_backward(
-    grad_BHTD: Tensor, given: Projected, attended: Attended, blocks: Blocks, scale: float
-) -> ProjectedGrads:
-    """Return the gradients to queries, keys and values."""
-    heads, key_heads = given.query_BHTD.shape[1], given.key_BKTD.shape[1]
-    tokens, size = given.query_BHTD.shape[2:]
-    joined_THD = given.query_BHTD.new_empty(tokens, heads + 2 * key_heads, size)
-    sizes = [heads, key_heads, key_heads]
-    query, key, value = joined_THD.transpose(0, 1)[None].split(sizes, dim=1)
-    grads = ProjectedGrads(query, key, value, joined_THD)
+    grad_BHTD: Tensor,
+    given: Projected,
+    attended: Attended,
+    blocks: Blocks,
+    scale: float,
+    grads: Projected,
+) -> None:
+    """Fill ``grads`` with the gradients to queries, keys and values."""
 
     def of_block(queries: slice, keys: slice, mask: Tensor | None, *, is_causal: bool) -> Any:
         out, lse = attended.out_BHTD[:, :, queries], attended.lse_BHT[:, :, queries]
@@ -126,7 +117,6 @@ def attend_backward(
         found = of_block(queries, keys, None, is_causal=False)
         for part, grad in zip(grads.at(queries, keys), found, strict=True):
             part.add_(grad)
-    return grads
 
 
 class _BlockAttention(torch.autograd.Function):
@@ -143,7 +133,8 @@ class _BlockAttention(torch.autograd.Function):
     def backward(ctx: Any, grad_BHTD: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, out, lse = ctx.saved_tensors
         given, attended = Projected(query, key, value), Attended(out, lse)
-        grads = attend_backward(grad_BHTD, given, attended, ctx.blocks, ctx.scale)
+        grads = Projected(*map(torch.empty_like, (query, key, value)))
+        attend_backward(grad_BHTD, given, attended, ctx.blocks, ctx.scale, grads)
         return grads.query_BHTD, grads.key_BKTD, grads.value_BKTD, None, None
 
 

@@ -11,9 +11,7 @@ O out, R rank.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ from sintonia.data.forest import EncodedSequence, build_forest
 from sintonia.models import attention
 from sintonia.models.attention import ForestOnDevice
 from sintonia.models.blocks import Attended, Blocks, Projected, attend_backward, attend_forward
+from sintonia.models.joined import Joined
 from sintonia.models.lora import LoraLinear
 
 _LLAMA_SHAPED = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"})
@@ -48,7 +47,7 @@ def fuse(model: PreTrainedModel) -> bool:
         return False
     before = _answer(model)
     for layer in layers:
-        layer.forward = _FusedLayer(layer)
+        layer.forward = _FusedLayer(layer, is_last=layer is layers[-1])
     is_equal = bool((_answer(model) - before).abs().max() <= _TOLERANCE * before.abs().max())
     for layer in layers:
         if not is_equal:
@@ -88,108 +87,6 @@ def _is_plain(layer: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class _Update:
-    """Where one adapter's part of a joined product lies."""
-
-    layer: LoraLinear
-    outputs: slice
-    ranks: slice
-    """Among the rows of all A: first the trained ones, then those of a start that is taken off."""
-
-    @property
-    def trained(self) -> slice:
-        """The trained ones of ``ranks``."""
-        return slice(self.ranks.start, self.ranks.start + self.layer.lora_a.shape[0])
-
-
-class _Joined:
-    """Linear layers that read the same input, as one product ``x W^T`` with W [O, I].
-
-    The adapters' updates are added to its result, ``s (x A^T) B^T``: unlike merging them into W
-    that costs nothing for each step, only a little for each token, and needs no second W.
-    """
-
-    def __init__(self, *layers: nn.Module) -> None:
-        bases: list[Any] = [getattr(layer, "base", layer) for layer in layers]
-        self._sizes = [base.weight.shape[0] for base in bases]
-        weights = [base.weight.detach() for base in bases]
-        self._weight_OI = weights[0] if len(weights) == 1 else torch.cat(weights)
-        for base, part in zip(bases, self.parts(), strict=True):
-            base.weight.data = part  # the modules share the memory
-        biases = [base.bias for base in bases]
-        self._bias_O = None if biases[0] is None else torch.cat([b.detach() for b in biases])
-        self._updates: list[_Update] = []
-        first_rank = 0
-        for layer, end, size in zip(layers, accumulate(self._sizes), self._sizes, strict=True):
-            if isinstance(layer, LoraLinear):
-                ranks = slice(first_rank, first_rank + layer.factors()[0].shape[0])
-                self._updates.append(_Update(layer, slice(end - size, end), ranks))
-                first_rank = ranks.stop
-
-    def parts(self) -> Sequence[Tensor]:
-        """Return the part of each layer in W."""
-        return self._weight_OI.split(self._sizes)
-
-    @property
-    def factors(self) -> list[Tensor]:
-        """A and B of each adapter, in the order of the gradients."""
-        return [f for one in self._updates for f in (one.layer.lora_a, one.layer.lora_b)]
-
-    def apply(self, x_TI: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the layers' results, and ``x A^T`` for the backward pass."""
-        weight_IO = self._weight_OI.t()
-        y_TO = (
-            x_TI @ weight_IO if self._bias_O is None else torch.addmm(self._bias_O, x_TI, weight_IO)
-        )
-        return y_TO, self._add_updates(y_TO, x_TI)
-
-    def add_to(self, residual_TO: Tensor, x_TI: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``residual`` and the layers' results, and ``x A^T``."""
-        y_TO = torch.addmm(residual_TO, x_TI, self._weight_OI.t())
-        if self._bias_O is not None:
-            y_TO.add_(self._bias_O)
-        return y_TO, self._add_updates(y_TO, x_TI)
-
-    def backward(
-        self, grad_TO: Tensor, reduced_TR: Tensor, *, wants_input: bool = True
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return the gradient to the input, ``s g B`` for :meth:`gradients`, and those to all B."""
-        back_TR = torch.empty_like(reduced_TR)
-        grads_b = []
-        for one in self._updates:
-            _, b_OR = one.layer.factors()
-            part_TO, scale = grad_TO[:, one.outputs], one.layer.scale
-            torch.mm(part_TO, b_OR, out=back_TR[:, one.ranks])
-            back_TR[:, one.ranks].mul_(scale)
-            grads_b.append((part_TO.t() @ reduced_TR[:, one.trained]).mul_(scale))
-        if not wants_input:
-            return grad_TO, back_TR, grads_b
-        grad_TI = grad_TO @ self._weight_OI
-        if self._updates:
-            grad_TI.addmm_(back_TR, self._all_a())
-        return grad_TI, back_TR, grads_b
-
-    def gradients(self, x_TI: Tensor, back_TR: Tensor, grads_b: Sequence[Tensor]) -> list[Tensor]:
-        """Return the gradients of :attr:`factors`."""
-        grads_RI = back_TR.t() @ x_TI
-        grads_a = [grads_RI[one.trained] for one in self._updates]
-        return [grad for pair in zip(grads_a, grads_b, strict=True) for grad in pair]
-
-    def _add_updates(self, y_TO: Tensor, x_TI: Tensor) -> Tensor:
-        if not self._updates:
-            return x_TI.new_empty(len(x_TI), 0)
-        reduced_TR = x_TI @ self._all_a().t()
-        for one in self._updates:
-            _, b_OR = one.layer.factors()
-            part_TO = y_TO[:, one.outputs]
-            part_TO.addmm_(reduced_TR[:, one.ranks], b_OR.t(), alpha=one.layer.scale)
-        return reduced_TR
-
-    def _all_a(self) -> Tensor:
-        return torch.cat([one.layer.factors()[0] for one in self._updates])
-
-
-@dataclass(frozen=True)
 class _Norm:
     """RMSNorm (Zhang & Sennrich 2019) with a frozen weight."""
 
@@ -225,6 +122,11 @@ class _Rotation:
     cos: Tensor
     sin: Tensor
 
+    @property
+    def num_tokens(self) -> int:
+        """T."""
+        return len(self.cos)
+
     def turn(self, x_THD: Tensor) -> None:
         """Rotate queries and keys in place."""
         self._turn(x_THD, self.sin)
@@ -246,20 +148,41 @@ class _Call:
 
     blocks: Blocks
     rotation: _Rotation
+    wanted_U: Tensor | None
+    """The tokens whose results are asked for, ascending; ``None``: all."""
+
+    def wanted(self, of_all: Tensor) -> Tensor:
+        """Return the rows that are wanted."""
+        return of_all if self.wanted_U is None else of_all.index_select(0, self.wanted_U)
+
+    def among_all(self, of_wanted: Tensor) -> Tensor:
+        """Return the rows at their places among zeros."""
+        if self.wanted_U is None:
+            return of_wanted
+        room = of_wanted.new_zeros(self.rotation.num_tokens, of_wanted.shape[1])
+        return room.index_copy_(0, self.wanted_U, of_wanted)
+
+    def add_wanted(self, of_all: Tensor, of_wanted: Tensor) -> None:
+        """Add the rows at their places."""
+        if self.wanted_U is None:
+            of_all.add_(of_wanted)
+        else:
+            of_all.index_add_(0, self.wanted_U, of_wanted)
 
 
 class _FusedLayer:
     """The forward of one layer, in place of its module's own."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, *, is_last: bool) -> None:
         self._layer = layer
+        self._is_last = is_last
         attention, mlp = layer.self_attn, layer.mlp
         self.norm_in = _Norm.of(layer.input_layernorm)
         self.norm_mid = _Norm.of(layer.post_attention_layernorm)
-        self.qkv = _Joined(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.out = _Joined(attention.o_proj)
-        self.gate_up = _Joined(mlp.gate_proj, mlp.up_proj)
-        self.down = _Joined(mlp.down_proj)
+        self.qkv = Joined(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.out = Joined(attention.o_proj)
+        self.gate_up = Joined(mlp.gate_proj, mlp.up_proj)
+        self.down = Joined(mlp.down_proj)
         self.scale: float = attention.scaling
         self.head_size: int = attention.head_dim
         self.num_heads, self.num_key_heads = (
@@ -286,11 +209,12 @@ class _FusedLayer:
         forest.calls += 1
         half = self.head_size // 2
         cos, sin = (part[0, :, None, :half] for part in position_embeddings)
-        call = _Call(forest.blocks, _Rotation(cos, sin))
-        joined = (self.qkv, self.out, self.gate_up, self.down)
-        factors = [factor for product in joined for factor in product.factors]
-        y_TM: Tensor = _Layer.apply(hidden_states[0], self, call, *factors)
-        return y_TM[None]
+        wanted_U = forest.wanted_U if self._is_last else None
+        call = _Call(forest.blocks, _Rotation(cos, sin), wanted_U)
+        factors = self.qkv.factors + self.out.factors
+        mid_TM: Tensor = _AttentionHalf.apply(hidden_states[0], self, call, *factors)
+        y_TM: Tensor = _MlpHalf.apply(mid_TM, self, *self.gate_up.factors, *self.down.factors)
+        return call.among_all(y_TM)[None]
 
     @property
     def _window(self) -> int | None:
@@ -300,92 +224,110 @@ class _FusedLayer:
         window: int | None = getattr(holder, "sliding_window", None)
         return window
 
-    def project(
-        self, x_TM: Tensor, inverse_T1: Tensor, rotation: _Rotation
-    ) -> tuple[Tensor, Tensor]:
-        """Return queries, keys and values, rotated: [T, H + 2K, D], and ``x A^T``."""
-        qkv, reduced_TR = self.qkv.apply(self.norm_in.apply(x_TM, inverse_T1))
-        qkv_THD = qkv.view(len(x_TM), -1, self.head_size)
-        rotation.turn(qkv_THD[:, : self.num_heads + self.num_key_heads])
-        return qkv_THD, reduced_TR
+    def project(self, x_TM: Tensor, inverse_T1: Tensor, rotation: _Rotation) -> Tensor:
+        """Return queries, keys and values, rotated, and ``x A^T`` beside them: [T, P]."""
+        qkv_TP = self.qkv.apply(self.norm_in.apply(x_TM, inverse_T1))
+        rotation.turn(self._rotated(qkv_TP))
+        return qkv_TP
 
-    def split(self, qkv_THD: Tensor) -> Projected:
-        """Return the three as attention takes them."""
+    def attend(self, qkv_TP: Tensor, blocks: Blocks) -> Attended:
+        """Return what each token attends to."""
+        return attend_forward(self._split(qkv_TP), blocks, self.scale)
+
+    def attend_backward(
+        self, grad_out_TM: Tensor, qkv_TP: Tensor, attended: Attended, call: _Call
+    ) -> Tensor:
+        """Return the gradient to what :meth:`project` returned; ``x A^T`` has none yet."""
+        grad_qkv = self.qkv.room_for_gradient(len(qkv_TP))
+        grads, grad_BHTD = self._split(grad_qkv), by_head(grad_out_TM, self.head_size)
+        attend_backward(grad_BHTD, self._split(qkv_TP), attended, call.blocks, self.scale, grads)
+        call.rotation.turn_back(self._rotated(grad_qkv))
+        return grad_qkv
+
+    def _heads(self, qkv_TP: Tensor) -> Tensor:
+        """Return queries, keys and values by head: [T, H + 2K, D], a view."""
+        return self.qkv.results(qkv_TP).unflatten(1, (-1, self.head_size))
+
+    def _rotated(self, qkv_TP: Tensor) -> Tensor:
+        return self._heads(qkv_TP)[:, : self.num_heads + self.num_key_heads]
+
+    def _split(self, qkv_TP: Tensor) -> Projected:
+        """Return the three as attention takes them, views."""
         heads = [self.num_heads, self.num_key_heads, self.num_key_heads]
-        return Projected(*qkv_THD.transpose(0, 1)[None].split(heads, dim=1))
+        return Projected(*self._heads(qkv_TP).transpose(0, 1)[None].split(heads, dim=1))
 
 
-class _Layer(torch.autograd.Function):
-    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``."""
+class _AttentionHalf(torch.autograd.Function):
+    """``x + attention(norm(x))``, of the tokens that are wanted."""
 
     @staticmethod
     def forward(
         ctx: Any, x_TM: Tensor, layer: _FusedLayer, call: _Call, *_factors: Tensor
     ) -> Tensor:
-        inverse_in = layer.norm_in.inverse(x_TM)
-        qkv_THD, reduced_qkv = layer.project(x_TM, inverse_in, call.rotation)
-        attended = attend_forward(layer.split(qkv_THD), call.blocks, layer.scale)
+        inverse_T1 = layer.norm_in.inverse(x_TM)
+        qkv_TP = layer.project(x_TM, inverse_T1, call.rotation)
+        attended = layer.attend(qkv_TP, call.blocks)
         out_TM = attended.out_BHTD.transpose(1, 2).reshape(len(x_TM), -1)
-        mid_TM, reduced_out = layer.out.add_to(x_TM, out_TM)
-        inverse_mid = layer.norm_mid.inverse(mid_TM)
-        gate_up_TF, reduced_up = layer.gate_up.apply(layer.norm_mid.apply(mid_TM, inverse_mid))
-        gate_TF, up_TF = gate_up_TF.chunk(2, dim=1)
-        y_TM, reduced_down = layer.down.add_to(mid_TM, silu(gate_TF).mul_(up_TF))
-        ctx.save_for_backward(
-            *(x_TM, inverse_in, reduced_qkv, qkv_THD, out_TM, attended.lse_BHT, reduced_out),
-            *(mid_TM, inverse_mid, reduced_up, gate_up_TF, reduced_down),
-        )
+        mid_TM, reduced_TR = layer.out.add_to(call.wanted(x_TM), call.wanted(out_TM))
+        ctx.save_for_backward(x_TM, inverse_T1, qkv_TP, out_TM, attended.lse_BHT, reduced_TR)
         ctx.layer, ctx.call = layer, call
+        return mid_TM
+
+    @staticmethod
+    def backward(ctx: Any, grad_mid: Tensor) -> tuple[Tensor | None, ...]:
+        layer: _FusedLayer = ctx.layer
+        call: _Call = ctx.call
+        x_TM, inverse_T1, qkv_TP, out_TM, lse_BHT, reduced_TR = ctx.saved_tensors
+        grad_mid_TP = layer.out.joined_gradient(grad_mid)
+        out_grads = layer.out.gradients(grad_mid_TP, call.wanted(out_TM), reduced_TR)
+        grad_out = call.among_all(layer.out.input_gradient(grad_mid_TP))
+        attended = Attended(by_head(out_TM, layer.head_size), lse_BHT)
+        grad_qkv = layer.attend_backward(grad_out, qkv_TP, attended, call)
+        normed_TM, reduced_TR = layer.norm_in.apply(x_TM, inverse_T1), layer.qkv.reduced(qkv_TP)
+        qkv_grads = layer.qkv.gradients(grad_qkv, normed_TM, reduced_TR)
+        grad_x = None
+        if ctx.needs_input_grad[0]:  # not that of the first layer
+            grad_normed = layer.qkv.input_gradient(grad_qkv)
+            grad_x = layer.norm_in.backward(grad_normed, x_TM, inverse_T1)
+            call.add_wanted(grad_x, grad_mid)
+        return (grad_x, None, None, *qkv_grads, *out_grads)
+
+
+class _MlpHalf(torch.autograd.Function):
+    """``x + mlp(norm(x))``."""
+
+    @staticmethod
+    def forward(ctx: Any, x_TM: Tensor, layer: _FusedLayer, *_factors: Tensor) -> Tensor:
+        inverse_T1 = layer.norm_mid.inverse(x_TM)
+        gate_up_TP = layer.gate_up.apply(layer.norm_mid.apply(x_TM, inverse_T1))
+        gate_TF, up_TF = layer.gate_up.results(gate_up_TP).chunk(2, dim=1)
+        y_TM, reduced_TR = layer.down.add_to(x_TM, silu(gate_TF).mul_(up_TF))
+        ctx.save_for_backward(x_TM, inverse_T1, gate_up_TP, reduced_TR)
+        ctx.layer = layer
         return y_TM
 
     @staticmethod
     def backward(ctx: Any, grad_TM: Tensor) -> tuple[Tensor | None, ...]:
         layer: _FusedLayer = ctx.layer
-        call: _Call = ctx.call
-        x_TM, inverse_in, reduced_qkv, qkv_THD, out_TM, lse_BHT, reduced_out, *of_mlp = (
-            ctx.saved_tensors
+        x_TM, inverse_T1, gate_up_TP, reduced_TR = ctx.saved_tensors
+        gate_TF, up_TF = layer.gate_up.results(gate_up_TP).chunk(2, dim=1)
+        active_TF = silu(gate_TF)
+        grad_TP = layer.down.joined_gradient(grad_TM)
+        down_grads = layer.down.gradients(grad_TP, active_TF * up_TF, reduced_TR)
+        grad_TF = layer.down.input_gradient(grad_TP)
+        grad_gate_up = layer.gate_up.room_for_gradient(len(x_TM))
+        grad_gate, grad_up = layer.gate_up.results(grad_gate_up).chunk(2, dim=1)
+        torch.mul(grad_TF, active_TF, out=grad_up)
+        _silu_backward(grad_TF.mul_(up_TF), gate_TF, grad_input=grad_gate)
+        normed_TM = layer.norm_mid.apply(x_TM, inverse_T1)
+        up_grads = layer.gate_up.gradients(
+            grad_gate_up, normed_TM, layer.gate_up.reduced(gate_up_TP)
         )
-        grad_mid, mlp_grads = _mlp_backward(layer, grad_TM, of_mlp)
-        grad_out, back_out, out_b = layer.out.backward(grad_mid, reduced_out)
-        out_grads = layer.out.gradients(out_TM, back_out, out_b)
-        grad_qkv_THD = attend_backward(
-            _by_head(grad_out, layer.head_size),
-            layer.split(qkv_THD),
-            Attended(_by_head(out_TM, layer.head_size), lse_BHT),
-            call.blocks,
-            layer.scale,
-        ).joined_THD
-        call.rotation.turn_back(grad_qkv_THD[:, : layer.num_heads + layer.num_key_heads])
-        grad_qkv = grad_qkv_THD.view(len(x_TM), -1)
-        grad_normed, back_qkv, qkv_b = layer.qkv.backward(
-            grad_qkv, reduced_qkv, wants_input=ctx.needs_input_grad[0]
-        )
-        qkv_grads = layer.qkv.gradients(layer.norm_in.apply(x_TM, inverse_in), back_qkv, qkv_b)
-        grad_x = None
-        if ctx.needs_input_grad[0]:  # not that of the first layer
-            grad_x = layer.norm_in.backward(grad_normed, x_TM, inverse_in).add_(grad_mid)
-        return (grad_x, None, None, *qkv_grads, *out_grads, *mlp_grads)
+        grad_normed = layer.gate_up.input_gradient(grad_gate_up)
+        grad_x = layer.norm_mid.backward(grad_normed, x_TM, inverse_T1).add_(grad_TM)
+        return (grad_x, None, *up_grads, *down_grads)
 
 
-def _mlp_backward(
-    layer: _FusedLayer, grad_TM: Tensor, kept: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
-    """Return the gradient to what the second half of a layer reads, and those of its factors."""
-    mid_TM, inverse_T1, reduced_up, gate_up_TF, reduced_down = kept
-    gate_TF, up_TF = gate_up_TF.chunk(2, dim=1)
-    active_TF = silu(gate_TF)
-    grad_TF, back_down, down_b = layer.down.backward(grad_TM, reduced_down)
-    down_grads = layer.down.gradients(active_TF * up_TF, back_down, down_b)
-    grad_gate_up = torch.empty_like(gate_up_TF)
-    grad_gate, grad_up = grad_gate_up.chunk(2, dim=1)
-    torch.mul(grad_TF, active_TF, out=grad_up)
-    _silu_backward(grad_TF.mul_(up_TF), gate_TF, grad_input=grad_gate)
-    grad_normed, back_up, up_b = layer.gate_up.backward(grad_gate_up, reduced_up)
-    up_grads = layer.gate_up.gradients(layer.norm_mid.apply(mid_TM, inverse_T1), back_up, up_b)
-    grad_mid = layer.norm_mid.backward(grad_normed, mid_TM, inverse_T1).add_(grad_TM)
-    return grad_mid, [*up_grads, *down_grads]
-
-
-def _by_head(x_TM: Tensor, head_size: int) -> Tensor:
+def by_head(x_TM: Tensor, head_size: int) -> Tensor:
     """Return [T, H * D] as [1, H, T, D], a view."""
     return x_TM.view(len(x_TM), -1, head_size).transpose(0, 1)[None]

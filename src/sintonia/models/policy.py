@@ -69,7 +69,7 @@ class Policy:
     def _forward(self, forest: Forest, places_U: Tensor) -> Tensor:
         if not attention.is_used_by(self.model):
             return logits_of_rows(self.model, forest, places_U)
-        pattern = ForestOnDevice.of(forest, self.device)
+        pattern = ForestOnDevice.of(forest, self.device, places_U)
         output = self.model(
             input_ids=pattern.tokens_T[None],
             position_ids=pattern.positions_T[None],
