@@ -56,7 +56,7 @@ serve: setup
 
 bench: setup
 	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/training.py --method dpo --batch-size 4 --limit 32
+	$(BIN)/python benchmarks/training.py --method dpo --batch-size 4
 	$(BIN)/python benchmarks/concurrency.py
 
 clean:
