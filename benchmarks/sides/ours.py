@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from work import BETA, MAX_NORM, RATE, Row, Work, requests, say, say_memory
+from work import BETA, MAX_NORM, RATE, Row, Work, requests, say, say_step
 
 from sintonia.data.forest import EncodedSequence
 from sintonia.models import adapters, decoder
@@ -84,7 +84,6 @@ def main() -> None:
         if objective.needs_reference:
             batches[number] = refer(policy, objective, batch)
         reference_seconds.append(time.perf_counter() - began)
-    say(ready=True)
     for number in requests(batches):
         forests = list(objective.batches(batches[number], MICRO_BATCH_TOKENS))
         count, total = sum(objective.count(forest) for forest in forests), 0.0
@@ -95,8 +94,7 @@ def main() -> None:
         clip((p for _, p in named), MAX_NORM)
         optimizer.step(RATE)
         tokens = sum(forest.num_tokens for forest in forests)
-        say(loss=total / count, tokens=tokens, extra_seconds=reference_seconds[number])
-    say_memory()
+        say_step(total / count, tokens, reference_seconds[number])
 
 
 if __name__ == "__main__":

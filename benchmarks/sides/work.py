@@ -1,8 +1,8 @@
 """What both sides of the training benchmark are given, and how they are driven.
 
-A side is a process. It reads its work from a file, says when it is ready, makes one optimizer
-step for each line on its standard input and answers each with its loss. At the end it says how
-much memory it needed at most.
+A side is a process. It reads its work from a file, says when it waits, makes one optimizer step
+for each line on its standard input and answers each with its loss and how much memory it has
+needed at most. It ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,11 @@ class Row:
     prompt: list[int]
     answers: list[list[int]]
 
+    @property
+    def longest(self) -> int:
+        """Tokens of its longest sequence."""
+        return len(self.prompt) + max(map(len, self.answers))
+
 
 @dataclass(frozen=True)
 class Work:
@@ -39,11 +45,13 @@ class Work:
     """Folder of the adapter that both begin with."""
     batches: list[list[Row]]
     threads: int
+    max_length: int
+    """No row is longer."""
     device: str = "cpu"
     shares_prefixes: bool = True
     compiles: bool = False
-    settings: str = "sdpa"
-    """Of the peer: which attention it uses."""
+    variant: str = "plain"
+    """Of the peer: how it is set."""
 
     def write(self, path: Path) -> None:
         """Write as JSON."""
@@ -63,14 +71,32 @@ def say(**told: Any) -> None:
     sys.__stdout__.flush()  # type: ignore[union-attr]
 
 
-def requests(batches: Sequence[Any]) -> Iterator[int]:
-    """Yield the number of each step as the parent asks for it."""
-    for number in range(len(batches)):
-        sys.stdin.readline()
-        yield number
+def say_step(loss: float, tokens: int, extra_seconds: float) -> None:
+    """Tell what a step came to, and the largest resident size of this process so far.
 
-
-def say_memory() -> None:
-    """Tell the largest resident size of this process."""
+    ``extra_seconds`` were spent on the step's rows before the first step.
+    """
     unit = 1 if sys.platform == "darwin" else 1024
-    say(peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    say(loss=loss, tokens=tokens, extra_seconds=extra_seconds, peak_bytes=peak)
+
+
+def say_waiting() -> None:
+    """Tell that nothing is computed until the parent asks."""
+    say(is_waiting=True)
+
+
+def requests(batches: Sequence[Any]) -> Iterator[int]:
+    """Yield the number of each step as the parent asks for it; end early when it has gone.
+
+    The parent is told what the wait cost: threads that spin on would slow the other side down.
+    """
+    for number in range(len(batches)):
+        say_waiting()
+        began, cpu = time.perf_counter(), time.process_time()
+        if not sys.stdin.readline():
+            return
+        waited = time.perf_counter() - began
+        say(waited_seconds=waited, waiting_cpu_seconds=time.process_time() - cpu)
+        yield number
+    say_waiting()
