@@ -10,13 +10,18 @@ them counts. Then steps alternate, so that a noisy machine hits both alike, and 
 median over the pairs of neighbouring steps. Of DPO the reference is counted on both sides, and
 our side runs a second time without sharing the prompt of a pair.
 
-Exits with 1 when the losses of a step differ by more than 1e-3 relative.
+With ``--device cuda`` both sides compute in bfloat16, memory is what torch held on the GPU, and the
+peak is that of its bfloat16 products. ``--shape 1b|3b`` takes random weights of that many.
+
+Exits with 1 when the losses of a step differ by more than 1e-3 relative, on a GPU 2e-2, where both
+round; with ``--load-4bit`` the bases differ and losses are told only.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -26,18 +31,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from sides import figures
 from sides.process import Answer, SideEnded, started, take_turns
 from sides.rows import Found, Wanted, read_rows
-from sides.trials import LARGEST_DIFFERENCE, Trial, try_all, work_of
+from sides.shapes import SHAPES, make
+from sides.trials import Trial, try_all, work_of
 from sides.variants import VARIANTS
 from sides.work import Work
 from sintonia import catalog, settings
 from sintonia.bases.library import Library
 from sintonia.data.renderer import Renderer
 from sintonia.models import adapters
-from sintonia.models.load import load_base
 from sintonia.runs.plan import linear_layers
 from sintonia.runs.spec import LoraSettings
 
@@ -47,15 +53,25 @@ TIMED_STEPS = 8
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-def save_start(base: Path, folder: Path) -> int:
+def save_start(base: Path, folder: Path, dtype: torch.dtype) -> int:
     """Write the adapter that both sides begin with; return the number of adapted weights."""
-    model = load_base(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     lora = LoraSettings(targets=linear_layers(base))
     adapters.attach(model, lora)
     adapters.reset(model, seed=0)
     folder.mkdir()
     adapters.save(model, folder, lora, str(base))
     return sum(layer.base.weight.numel() for _, layer in adapters.layers(model))
+
+
+def base_of(arguments: argparse.Namespace, folder: Path, dtype: torch.dtype) -> Path:
+    """Return the folder of the base: a model of the library, or random weights of a shape."""
+    chosen = settings.load()
+    library = Library(chosen.home, catalog.load(chosen.aliases))
+    base = Path(library.fetch(arguments.model, lambda _what, _part: None).ref.folder)
+    if arguments.shape is None:
+        return base
+    return make(SHAPES[arguments.shape], base, folder / "random", dtype)
 
 
 def batches_of(arguments: argparse.Namespace, found: Found) -> list[list[Any]]:
@@ -112,9 +128,8 @@ def run_best(
 
 def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Try TRL's settings, run both sides, alternating, and return the figures."""
-    chosen = settings.load()
-    library = Library(chosen.home, catalog.load(chosen.aliases))
-    base = Path(library.fetch(arguments.model, lambda _what, _part: None).ref.folder)
+    dtype = torch.float32 if arguments.device == "cpu" else torch.bfloat16
+    base = base_of(arguments, folder, dtype)
     wanted = Wanted(
         arguments.rows,
         arguments.method,
@@ -133,14 +148,15 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         device=arguments.device,
         shares_prefixes=not arguments.no_sharing,
         compiles=arguments.compile,
+        is_quantized=arguments.load_4bit,
     )
-    weights = save_start(base, folder / "start")
+    weights = save_start(base, folder / "start", dtype)
     names = VARIANTS if arguments.variants == "all" else arguments.variants.split(",")
     fitting = [VARIANTS[n] for n in names if VARIANTS[n].fits(work.method, arguments.batch_size)]
-    peak = figures.product_peak(work.threads)
+    peak = figures.product_peak(work.threads, work.device)
     trials = try_all(work, fitting, folder) if arguments.against == "trl" else []
     answers, variant = run_best(arguments, work, trials, folder)
-    peak = max(peak, figures.product_peak(work.threads))
+    peak = max(peak, figures.product_peak(work.threads, work.device))
     compared = figures.comparison(answers, arguments.batch_size)
     for peer in compared["peers"].values():
         peer["variant"] = variant
@@ -150,11 +166,21 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "trials": {"trl": [trial.as_json() for trial in trials]},
         "timed_steps": len(work.batches) - 1,
         "threads": work.threads,
+        "device": device_name(work.device),
+        "shape": arguments.shape,
+        "is_quantized": work.is_quantized,
+        "compiles": work.compiles,
+        "largest_difference": work.largest_difference if not work.is_quantized else None,
         "max_length": found.max_length,
         "rows_cut": found.num_cut,
         "rows_left_out": found.num_left_out,
         "environment": {name: os.environ[name] for name in WAITING if name in os.environ},
     }
+
+
+def device_name(device: str) -> str:
+    """Return what the figures were measured on."""
+    return device if device == "cpu" else torch.cuda.get_device_name()
 
 
 def parse() -> argparse.Namespace:
@@ -171,6 +197,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--max-length", type=int, help="(default: the longest row; dpo: 1024)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--shape", choices=SHAPES, help="random weights of so many, not --model's")
+    parser.add_argument("--load-4bit", action="store_true", help="nf4 base weights on our side")
     parser.add_argument("--compile", action="store_true", help="torch.compile on our side")
     parser.add_argument("--unshareable", action="store_true", help="a random word before each row")
     parser.add_argument("--no-sharing", action="store_true", help="lay each row out whole")
@@ -204,9 +232,10 @@ def main() -> int:
         print(f"losses differ by at most {difference:.1e} from those of {name}")
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2))
+    tolerance = math.inf if found["is_quantized"] else found["largest_difference"]
     is_compared = bool(found["peers"]) or arguments.against == "none"
     worst = max(found["differences"].values(), default=0.0)
-    return int(worst > LARGEST_DIFFERENCE or not is_compared)
+    return int(worst > tolerance or not is_compared)
 
 
 if __name__ == "__main__":

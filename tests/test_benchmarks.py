@@ -98,3 +98,41 @@ def test_a_side_that_cannot_start_is_a_setting_that_failed(tmp_path):
     assert not trial.is_valid
     assert "ended with 1" in trial.failure
     assert trial.as_json()["ratio"] is None
+
+
+def test_a_shape_is_a_model_that_reads_as_the_one_whose_tokenizer_it_has(tiny_home, tmp_path):
+    import torch
+
+    from sides.shapes import SHAPES, Shape, make
+    from sintonia.data.renderer import Renderer
+    from sintonia.models import attention
+    from sintonia.models.load import load_base
+    from sintonia.weights import model_shapes
+
+    (base,) = (tiny_home / "models" / "base").iterdir()
+    folder = make(Shape(64, 128, 2, 4, 2), base, tmp_path / "made", torch.float32)
+    assert attention.is_used_by(load_base(folder))
+    known = Renderer.from_folder(base)
+    assert Renderer.from_folder(folder).template_sha256 == known.template_sha256
+    assert model_shapes(folder)["model.embed_tokens.weight"] == (320, 64)
+    assert known.num_tokens <= 320
+    assert set(SHAPES) == {"1b", "3b"}
+
+
+def test_losses_may_lie_as_far_apart_as_the_numbers_are_rounded(tmp_path):
+    from dataclasses import replace
+
+    made = work(tmp_path)
+    assert made.largest_difference == 1e-3
+    assert replace(made, device="cuda").largest_difference == 2e-2
+    assert replace(made, is_quantized=True).largest_difference == math.inf
+    made.write(tmp_path / "work.json")
+    assert type(made).read(str(tmp_path / "work.json")) == made
+
+
+def test_the_peak_is_that_of_this_process():
+    from sides.figures import product_peak
+    from sides.work import peak_bytes
+
+    assert peak_bytes("cpu") > 10**7
+    assert product_peak(1) > 10**8

@@ -15,20 +15,26 @@ import torch
 
 from sides.process import Answer
 
-PEAK_SIZE = 2048
+PEAK_SIZE, GPU_SIZE = 2048, 8192
 Answers = dict[str, list[Answer]]
 
 
-def product_peak(threads: int) -> float:
-    """Return the best of 8 float32 products of 2048 x 2048, in FLOP per second."""
+def product_peak(threads: int, device: str = "cpu") -> float:
+    """Return the best of 8 products of squares, in FLOP per second.
+
+    On a processor float32 and 2048 x 2048, on a GPU bfloat16 and 8192 x 8192.
+    """
     torch.set_num_threads(threads)
-    square = torch.randn(PEAK_SIZE, PEAK_SIZE)
+    size, dtype = (PEAK_SIZE, torch.float32) if device == "cpu" else (GPU_SIZE, torch.bfloat16)
+    square = torch.randn(size, size, device=device).to(dtype)
     seconds = []
     for _ in range(8):
         began = time.perf_counter()
         square @ square
+        if device != "cpu":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-    return 2 * PEAK_SIZE**3 / min(seconds)
+    return 2 * size**3 / min(seconds)
 
 
 def of_side(answers: Sequence[Answer], rows: int) -> dict[str, Any]:

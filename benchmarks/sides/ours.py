@@ -13,12 +13,14 @@ from work import BETA, MAX_NORM, RATE, Row, Work, requests, say, say_step
 
 from sintonia.data.forest import EncodedSequence
 from sintonia.models import adapters, decoder
+from sintonia.models.compiled import compile_layers
+from sintonia.models.flex import flex_on
 from sintonia.models.load import Place, load_base
 from sintonia.models.policy import Policy
 from sintonia.objectives.base import Objective, sum_by_sequence
 from sintonia.objectives.dpo import DirectPreference
 from sintonia.objectives.sft import Supervised
-from sintonia.runs.plan import MICRO_BATCH_TOKENS
+from sintonia.runs.plan import MICRO_BATCH_TOKENS, linear_layers
 from sintonia.runs.spec import DpoSettings, LoraSettings, OptimizerSettings
 from sintonia.sealed import read_json
 from sintonia.training.optimizer import build_optimizer, clip
@@ -29,15 +31,16 @@ OBJECTIVES = {"sft": Supervised(), "dpo": DirectPreference(DpoSettings(BETA))}
 def load(work: Work) -> Policy:
     """Load the base with the adapter that both sides begin with."""
     dtype = torch.float32 if work.device == "cpu" else torch.bfloat16
-    model = load_base(Path(work.base), Place(dtype, torch.device(work.device)))
+    narrow = linear_layers(Path(work.base)) if work.is_quantized else ()
+    model = load_base(Path(work.base), Place(dtype, work.device, narrow))
     config = read_json(Path(work.start) / adapters.CONFIG)
     lora = LoraSettings(config["r"], config["lora_alpha"], tuple(config["target_modules"]))
     adapters.attach(model, lora)
     adapters.load(model, Path(work.start))
-    is_fused = decoder.fuse(model)
     if work.compiles:
-        model.forward = torch.compile(model.forward, dynamic=True)
-    say(fused=is_fused)
+        compile_layers(model)
+    is_fused = not work.compiles and decoder.fuse(model)
+    say(fused=is_fused, flex_problem=flex_on(work.device).problem)
     return Policy(model)
 
 
@@ -94,7 +97,7 @@ def main() -> None:
         clip((p for _, p in named), MAX_NORM)
         optimizer.step(RATE)
         tokens = sum(forest.num_tokens for forest in forests)
-        say_step(total / count, tokens, reference_seconds[number])
+        say_step(total / count, tokens, reference_seconds[number], work.device)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ HOPELESS, PATIENCE_SECONDS = 2.0, 20.0
 """A step that takes longer than so many times the best setting's, and so long besides, is ended."""
 NEAR = 1.25
 """Settings within this of the best ratio are tried again."""
-LARGEST_DIFFERENCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,8 @@ class Trial:
     peak_bytes: int = 0
     largest_difference: float = math.inf
     losses: tuple[float, ...] = ()
+    tolerance: float = 1e-3
+    """Of the difference."""
     failure: str = ""
 
     @property
@@ -52,7 +53,7 @@ class Trial:
     @property
     def is_valid(self) -> bool:
         """Tell whether it computed what was asked for."""
-        return not self.failure and self.largest_difference <= LARGEST_DIFFERENCE
+        return not self.failure and self.largest_difference <= self.tolerance
 
     @property
     def verdict(self) -> str:
@@ -74,6 +75,7 @@ class Trial:
             "ratio": self.ratio,
             "seconds": self.seconds,
             "largest_difference": self.largest_difference,
+            "tolerance": self.tolerance,
         }
         told = {name: one if math.isfinite(one) else None for name, one in numbers.items()}
         return asdict(self) | told | {"is_valid": self.is_valid, "verdict": self.verdict}
@@ -147,4 +149,5 @@ def attempt(work: Work, variant: Variant, folder: Path, limit_seconds: float) ->
         told["peak_bytes"],
         figures.largest_difference(answers["ours"], answers["trl"]),
         tuple(told["losses"]),
+        work.largest_difference,
     )

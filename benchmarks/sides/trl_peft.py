@@ -28,6 +28,7 @@ class Gate(TrainerCallback):  # type: ignore[misc]
         self._requests = requests(work.batches)
         self._tokens = [computed_tokens(batch, variant) for batch in work.batches]
         self._step = 0
+        self._device = work.device
         self.reference_seconds = 0.0
         """Of each step's rows, where TRL computes their reference before the first step."""
 
@@ -41,7 +42,8 @@ class Gate(TrainerCallback):  # type: ignore[misc]
     def on_log(self, _args: Any, _state: Any, _control: Any, logs: Any, **_: Any) -> None:
         """Tell."""
         if "loss" in logs:
-            say_step(logs["loss"], self._tokens[self._step], self.reference_seconds)
+            tokens = self._tokens[self._step]
+            say_step(logs["loss"], tokens, self.reference_seconds, self._device)
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Nothing is left to compute."""

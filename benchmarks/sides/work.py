@@ -8,6 +8,7 @@ needed at most. It ends when its standard input does.
 from __future__ import annotations
 
 import json
+import math
 import resource
 import sys
 import time
@@ -50,8 +51,20 @@ class Work:
     device: str = "cpu"
     shares_prefixes: bool = True
     compiles: bool = False
+    is_quantized: bool = False
+    """Whether our side keeps the base in four bits; the peer keeps it whole."""
     variant: str = "plain"
     """Of the peer: how it is set."""
+
+    @property
+    def largest_difference(self) -> float:
+        """How far the losses of a step may lie apart, relative to them.
+
+        On a GPU both sides round to bfloat16, each in its own order; four bits are another base.
+        """
+        if self.is_quantized:
+            return math.inf
+        return 1e-3 if self.device == "cpu" else 2e-2
 
     def write(self, path: Path) -> None:
         """Write as JSON."""
@@ -71,14 +84,27 @@ def say(**told: Any) -> None:
     sys.__stdout__.flush()  # type: ignore[union-attr]
 
 
-def say_step(loss: float, tokens: int, extra_seconds: float) -> None:
-    """Tell what a step came to, and the largest resident size of this process so far.
+def say_step(loss: float, tokens: int, extra_seconds: float, device: str = "cpu") -> None:
+    """Tell what a step came to, once all of it is done, and the most memory needed so far.
 
     ``extra_seconds`` were spent on the step's rows before the first step.
     """
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    peak = peak_bytes(device)
     say(loss=loss, tokens=tokens, extra_seconds=extra_seconds, peak_bytes=peak)
+
+
+def peak_bytes(device: str) -> int:
+    """Return the largest resident size of this process; of a GPU what torch held there at most.
+
+    Waits for what the GPU still has to do.
+    """
+    if device != "cpu":
+        import torch
+
+        torch.cuda.synchronize()
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def say_waiting() -> None:
