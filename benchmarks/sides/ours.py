@@ -12,7 +12,7 @@ import torch
 from work import BETA, MAX_NORM, RATE, Row, Work, requests, say, say_step
 
 from sintonia.data.forest import EncodedSequence
-from sintonia.models import adapters, decoder
+from sintonia.models import adapters, decoder, products
 from sintonia.models.compiled import compile_layers
 from sintonia.models.flex import flex_on
 from sintonia.models.load import Place, load_base
@@ -37,9 +37,12 @@ def load(work: Work) -> Policy:
     lora = LoraSettings(config["r"], config["lora_alpha"], tuple(config["target_modules"]))
     adapters.attach(model, lora)
     adapters.load(model, Path(work.start))
+    is_fused = False
     if work.compiles:
         compile_layers(model)
-    is_fused = not work.compiles and decoder.fuse(model)
+    elif work.device == "cpu":
+        is_fused = decoder.fuse(model)
+        products.quicken(model)
     say(fused=is_fused, flex_problem=flex_on(work.device).problem)
     return Policy(model)
 

@@ -6,10 +6,12 @@ import pytest
 import torch
 from test_forest_exact import rows
 from torch._dynamo.utils import counters
+from transformers import AttentionInterface
 
 from sintonia.data.forest import build_forest
 from sintonia.errors import InvalidValue
-from sintonia.models import adapters
+from sintonia.models import adapters, attention, flex
+from sintonia.models.attention import ForestOnDevice
 from sintonia.models.compiled import check_compiler, compile_layers
 from sintonia.models.learning import learning
 from sintonia.models.load import load_base
@@ -61,8 +63,31 @@ def test_compiled_layers_learn_as_plain_ones_do(family, tmp_path, tiny_tokenizer
     plain = learn(policy_of(tmp_path / "model"))
     policy = policy_of(tmp_path / "model")
     compile_layers(policy.model)
-    compiled = learn(policy)
+    try:
+        compiled = learn(policy)
+    finally:
+        attention.register()
     assert [loss for loss, _ in compiled] == pytest.approx([loss for loss, _ in plain], rel=1e-5)
     graphs = [number for _, number in compiled]
     assert graphs[0] > plain[-1][1], "something is compiled"
     assert graphs[-1] == graphs[0], "and nothing anew for forests of other sizes"
+
+
+def test_attention_between_compiled_layers_is_compiled_in_its_own_way():
+    attention.keep_out_of_graphs()
+    try:
+        forest = build_forest(rows()).filled_to(flex.TILE)
+        seen = []
+
+        def run(query, *_projected, **_how):
+            seen.append(torch._dynamo.config.assume_static_by_default)
+            return query, None
+
+        pattern = ForestOnDevice(forest, torch.device("cpu"), flex=run)
+        part = torch.zeros(1, 2, forest.num_tokens, 16)
+        with torch._dynamo.config.patch(assume_static_by_default=False):  # as in such a layer
+            attend = AttentionInterface()[attention.NAME]
+            attend(torch.nn.Identity(), part, part, part, None, forest=pattern)
+        assert seen == [True]
+    finally:
+        attention.register()

@@ -110,7 +110,10 @@ KINDS: dict[str, Callable[[TrainSpec], TrainSpec]] = {
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=[pytest.mark.slow] if k.startswith("compiled") else []) for k in KINDS],
+)
 def test_a_run_that_was_stopped_goes_on_to_the_bit(kind, spec, tmp_path):
     changed = KINDS[kind](spec)
     straight = train(changed, tmp_path / "straight")

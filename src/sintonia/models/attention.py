@@ -200,4 +200,12 @@ def register() -> None:
 
 def keep_out_of_graphs() -> None:
     """Let compiled layers call the function as it is: a forest is no part of a graph."""
-    AttentionInterface.register(NAME, torch.compiler.disable(forest_attention))
+    AttentionInterface.register(NAME, _between_graphs)
+
+
+@torch.compiler.disable
+def _between_graphs(*given: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    # Layers are compiled for open sizes, and what they call would inherit that: FlexAttention's
+    # kernel has numbers such as a soft cap in it and learns by itself that sizes are open.
+    with torch._dynamo.config.patch(assume_static_by_default=True):  # noqa: SLF001
+        return forest_attention(*given, **kwargs)

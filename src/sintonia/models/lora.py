@@ -22,6 +22,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from sintonia.models import lora_starts
+from sintonia.models.products import times, times_transposed
 from sintonia.models.quantized import Nf4Linear
 from sintonia.runs.spec import LoraSettings
 
@@ -33,18 +34,19 @@ class _MergedProduct(torch.autograd.Function):
     """``x M^T`` where ``M = W + s B A``; gradients to x, A and B only."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, merged: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(x, merged, a, b)
+    def forward(
+        ctx: Any, x_TI: Tensor, merged: Tensor, a: Tensor, b: Tensor, scale: float
+    ) -> Tensor:
+        ctx.save_for_backward(x_TI, merged, a, b)
         ctx.scale = scale
-        return x @ merged.t()
+        return times_transposed(x_TI, merged)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, merged, a, b = ctx.saved_tensors
-        rows, grads = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
-        grad_x = grad @ merged if ctx.needs_input_grad[0] else None
-        grad_a = ctx.scale * ((grads @ b).t() @ rows)
-        grad_b = ctx.scale * (grads.t() @ (rows @ a.t()))
+    def backward(ctx: Any, grad_TO: Tensor) -> tuple[Tensor | None, ...]:
+        x_TI, merged, a, b = ctx.saved_tensors
+        grad_x = times(grad_TO, merged) if ctx.needs_input_grad[0] else None
+        grad_a = ctx.scale * ((grad_TO @ b).t() @ x_TI)
+        grad_b = ctx.scale * (grad_TO.t() @ (x_TI @ a.t()))
         return grad_x, None, grad_a, grad_b, None
 
 
@@ -101,7 +103,9 @@ class LoraLinear(nn.Module):
         if not self.is_merged:
             y: Tensor = self.base(x)
             return y + self._side(x)
-        y = _MergedProduct.apply(x, self.merged(), self.lora_a, self.lora_b, self.scale)
+        rows_TI = x.reshape(-1, x.shape[-1])
+        y_TO = _MergedProduct.apply(rows_TI, self.merged(), self.lora_a, self.lora_b, self.scale)
+        y = y_TO.view(*x.shape[:-1], -1)
         return y if self.base.bias is None else y + self.base.bias
 
     @torch.no_grad()

@@ -8,8 +8,11 @@ packed or copied. Its result depends on the shapes alone, so a resumed run repea
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _onednn = torch.ops.mkldnn._linear_pointwise if torch.backends.mkldnn.is_available() else None  # noqa: SLF001
 
@@ -22,6 +25,32 @@ def times_transposed(x_TI: Tensor, weight_OI: Tensor) -> Tensor:
 def times(grad_TO: Tensor, weight_OI: Tensor) -> Tensor:
     """Return ``g W``: [T, I]. No gradient is recorded."""
     return _product(grad_TO, weight_OI.t())
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """``x W^T`` with a gradient to x alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x_TI: Tensor, weight_OI: Tensor) -> Tensor:
+        ctx.weight_OI = weight_OI
+        return times_transposed(x_TI, weight_OI)
+
+    @staticmethod
+    def backward(ctx: Any, grad_TO: Tensor) -> tuple[Tensor, None]:
+        return times(grad_TO, ctx.weight_OI), None
+
+
+def quicken(model: nn.Module) -> None:
+    """Let every frozen linear layer of ``model`` compute with these products, the head too."""
+    for module in model.modules():
+        if type(module) is nn.Linear and not module.weight.requires_grad:
+            module.forward = partial(_frozen_linear, module)  # type: ignore[method-assign]
+
+
+def _frozen_linear(module: nn.Linear, x: Tensor) -> Tensor:
+    y_TO: Tensor = _FrozenProduct.apply(x.reshape(-1, x.shape[-1]), module.weight.detach())
+    y = y_TO.view(*x.shape[:-1], -1)
+    return y if module.bias is None else y + module.bias
 
 
 def _product(x_TI: Tensor, weight_OI: Tensor) -> Tensor:

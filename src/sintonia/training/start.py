@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sintonia.errors import RefusedModel
-from sintonia.models import adapters, attention, decoder, whole
+from sintonia.models import adapters, attention, decoder, products, whole
 from sintonia.models.compiled import check_compiler, compile_layers
 from sintonia.models.flex import flex_on
 from sintonia.models.learning import recompute_layers
@@ -118,9 +118,11 @@ def _adapt(
         adapters.reset(model, spec.seed)
     else:
         adapters.load(model, parent)
-    # Fused layers keep little, but more than nothing, and are no code that torch compiles.
-    if not (spec.gradient_checkpointing or spec.compile):
+    if spec.compile or model.device.type != "cpu":  # what follows is a processor's own code
+        return
+    if not spec.gradient_checkpointing:  # fused layers keep little, but more than nothing
         decoder.fuse(model)
+    products.quicken(model)
 
 
 def _train_everything(model: PreTrainedModel, parent: Path | None) -> None:
