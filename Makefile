@@ -7,10 +7,10 @@ STAMP := $(VENV)/.ready
 TORCH_INDEX_URL ?=
 TORCH := torch==2.13.0
 
-.PHONY: setup lint format test crash accuracy demo serve bench clean help
+.PHONY: setup lint format test crash accuracy oracle demo serve bench clean help
 
 help:
-	@echo "make setup | demo | test | crash | accuracy | lint | format | serve | bench | clean"
+	@echo "make setup | demo | test | crash | accuracy | oracle | lint | format | serve | bench | clean"
 
 setup: $(STAMP)
 
@@ -39,10 +39,15 @@ test: setup
 # SIGKILL at every named point of writing and at 20 seeded random moments.
 crash: setup
 	$(BIN)/pytest tests/e2e/test_kills.py tests/training/test_resume.py
+	$(BIN)/pytest -m slow tests/training/test_kinds.py
 
 # The demo's figures in both languages; needs about ten minutes.
 accuracy: setup
 	$(BIN)/pytest tests/e2e/test_examples_learned.py
+
+# TRL on the same rows, on the embedded model too, and how its rendering differs; five minutes.
+oracle: setup
+	$(BIN)/pytest -rP tests/training/test_trl.py tests/training/test_trl_rendering.py
 
 demo: setup
 	$(BIN)/sintonia demo
@@ -52,7 +57,7 @@ serve: setup
 
 bench: setup
 	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/training.py --method dpo --batch-size 4 --limit 32
+	$(BIN)/python benchmarks/training.py --method dpo --batch-size 4
 	$(BIN)/python benchmarks/concurrency.py
 
 clean:

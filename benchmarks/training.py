@@ -5,10 +5,16 @@
 
 Both sides are processes of their own: float32, LoRA r 16 on all linear layers, AdamW at a constant
 rate, no gradient checkpointing, the same threads, token ids prepared before the clock, one step of
-warm-up. Steps alternate, so that a noisy machine hits both alike; medians are compared. Of DPO the
-reference is counted on both sides: TRL computes it in each step, we before the first one.
+warm-up. TRL's settings (``sides/variants.py``) are tried for a few steps each, and the best of
+them counts. Then steps alternate, so that a noisy machine hits both alike, and the ratio is the
+median over the pairs of neighbouring steps. Of DPO the reference is counted on both sides, and
+our side runs a second time without sharing the prompt of a pair.
 
-Exits with 1 when the losses of a step differ by more than 1e-3 relative.
+With ``--device cuda`` both sides compute in bfloat16, memory is what torch held on the GPU, and the
+peak is that of its bfloat16 products. ``--shape 1b|3b`` takes random weights of that many.
+
+Exits with 1 when the losses of a step differ by more than 1e-3 relative, on a GPU 2e-2, where both
+round; with ``--load-4bit`` the bases differ and losses are told only.
 """
 
 from __future__ import annotations
@@ -16,101 +22,40 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import random
-import statistics
-import subprocess
+import os
 import sys
 import tempfile
-import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
 
-from sides.work import Row, Work
+from sides import figures
+from sides.process import Answer, SideEnded, started, take_turns
+from sides.rows import Found, Wanted, read_rows
+from sides.shapes import SHAPES, make
+from sides.trials import Trial, try_all, work_of
+from sides.variants import VARIANTS
+from sides.work import Work
 from sintonia import catalog, settings
 from sintonia.bases.library import Library
 from sintonia.data.renderer import Renderer
-from sintonia.data.validate import iter_examples
 from sintonia.models import adapters
-from sintonia.models.load import load_base
 from sintonia.runs.plan import linear_layers
 from sintonia.runs.spec import LoraSettings
 
 ROOT = Path(__file__).parents[1]
-SIDES = {"ours": "ours.py", "trl": "trl_peft.py"}
 EXAMPLES = {"sft": "tickets/train.jsonl", "dpo": "replies/train.jsonl"}
-WORDS = "amber birch cedar delta ember fjord grove heron inlet jetty knoll larch mango north oasis"
-LARGEST_DIFFERENCE = 1e-3
-PEAK_SIZE = 2048
+TIMED_STEPS = 8
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What one side told of one step."""
-
-    loss: float
-    seconds: float
-    tokens: int
-
-
-class Side:
-    """One side's process."""
-
-    def __init__(self, script: str, work: Path) -> None:
-        command = [sys.executable, str(Path(__file__).parent / "sides" / script), str(work)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self._until("ready")
-
-    def step(self) -> Answer:
-        """Let it make a step."""
-        began = time.perf_counter()
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        told = self._until("loss")
-        seconds = time.perf_counter() - began + told["extra_seconds"]
-        return Answer(told["loss"], seconds, told["tokens"])
-
-    def peak_bytes(self) -> int:
-        """Wait for its end; return its largest resident size."""
-        peak: int = self._until("peak_bytes")["peak_bytes"]
-        self._process.wait()
-        return peak
-
-    def _until(self, key: str) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            told: dict[str, Any] = json.loads(line)
-            if key in told:
-                return told
-        raise SystemExit(f"a side ended before it told {key}; its words are above")
-
-
-def read_rows(arguments: argparse.Namespace, renderer: Renderer) -> list[Row]:
-    """Return the first rows of the file; of a chat with several learned turns the first turn."""
-    words, numbers = WORDS.split(), random.Random(0)
-    rows = []
-    for _, example in iter_examples(arguments.rows):
-        if arguments.unshareable:
-            system, *others = example.messages  # type: ignore[union-attr]
-            content = f"{numbers.choice(words)} {numbers.randrange(10**6)} {system.content}"
-            messages = (replace(system, content=content), *others)
-            example = replace(example, messages=messages)  # type: ignore[type-var]  # noqa: PLW2901
-        sequences = renderer.sequences(example)[: 2 if arguments.method == "dpo" else 1]
-        answers = [list(sequence.answer_ids) for sequence in sequences]
-        rows.append(Row(list(sequences[0].prompt_ids), answers))
-        if len(rows) == arguments.limit:
-            break
-    return rows
-
-
-def save_start(base: Path, folder: Path) -> int:
+def save_start(base: Path, folder: Path, dtype: torch.dtype) -> int:
     """Write the adapter that both sides begin with; return the number of adapted weights."""
-    model = load_base(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     lora = LoraSettings(targets=linear_layers(base))
     adapters.attach(model, lora)
     adapters.reset(model, seed=0)
@@ -119,113 +64,178 @@ def save_start(base: Path, folder: Path) -> int:
     return sum(layer.base.weight.numel() for _, layer in adapters.layers(model))
 
 
-def product_peak(threads: int) -> float:
-    """Return the best of 8 float32 products of 2048 x 2048, in FLOP per second."""
-    torch.set_num_threads(threads)
-    square = torch.randn(PEAK_SIZE, PEAK_SIZE)
-    seconds = []
-    for _ in range(8):
-        began = time.perf_counter()
-        square @ square
-        seconds.append(time.perf_counter() - began)
-    return 2 * PEAK_SIZE**3 / min(seconds)
-
-
-def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Run both sides, alternating, and return the figures."""
+def base_of(arguments: argparse.Namespace, folder: Path, dtype: torch.dtype) -> Path:
+    """Return the folder of the base: a model of the library, or random weights of a shape."""
     chosen = settings.load()
     library = Library(chosen.home, catalog.load(chosen.aliases))
     base = Path(library.fetch(arguments.model, lambda _what, _part: None).ref.folder)
-    rows = read_rows(arguments, Renderer.from_folder(base))
-    size = arguments.batch_size
-    batches = [rows[i : i + size] for i in range(0, len(rows) - size + 1, size)]
-    weights = save_start(base, folder / "start")
+    if arguments.shape is None:
+        return base
+    return make(SHAPES[arguments.shape], base, folder / "random", dtype)
+
+
+def batches_of(arguments: argparse.Namespace, found: Found) -> list[list[Any]]:
+    """Return whole batches of the rows; exit in words when there are too few."""
+    size, rows = arguments.batch_size, found.rows
+    whole = len(rows) // size
+    needed = min(arguments.limit // size, 1 + TIMED_STEPS)
+    if whole < max(needed, 2):
+        raise SystemExit(
+            f"{arguments.rows} has {len(rows)} rows to learn, {whole} batches of {size}; "
+            f"a warm-up step and {max(needed, 2) - 1} timed ones need {max(needed, 2) * size}. "
+            "Give a larger file, or a smaller --batch-size or --limit."
+        )
+    if whole < 1 + TIMED_STEPS:
+        print(f"only {whole - 1} timed steps: figures need at least {TIMED_STEPS}", flush=True)
+    return [rows[i : i + size] for i in range(0, whole * size, size)]
+
+
+def run(works: dict[str, Work], folder: Path) -> figures.Answers:
+    """Let all sides make all steps, alternating. Raises ``SideEnded``."""
+    answers: dict[str, list[Answer]] = {name: [] for name in works}
+    with started(works, folder) as sides:
+        turns = take_turns(sides)
+        for number, _ in enumerate(works["ours"].batches, 1):
+            step = next(turns)
+            for name, answer in step.items():
+                answers[name].append(answer)
+            told = "  ".join(f"{n} {step[n].seconds:.2f} s loss {step[n].loss:.5f}" for n in works)
+            print(f"step {number}: {told}", flush=True)
+    return answers
+
+
+def run_best(
+    arguments: argparse.Namespace, work: Work, trials: Sequence[Trial], folder: Path
+) -> tuple[figures.Answers, str]:
+    """Run with the best of TRL's settings that survives; return which one that was."""
+    wants_parts = (arguments.parts or arguments.method == "dpo") and work.shares_prefixes
+    for trial in trials:
+        if not trial.is_valid:
+            continue
+        ours = work_of(work, trial.variant)
+        works = {"ours": ours, "trl": ours}
+        if wants_parts:
+            works["ours_unshared"] = replace(ours, shares_prefixes=False)
+        try:
+            return run(works, folder), trial.variant.name
+        except SideEnded as ended:
+            print(f"{ended}; the next best setting follows", flush=True)
+    works = {"ours": work}
+    if wants_parts:
+        works["ours_unshared"] = replace(work, shares_prefixes=False)
+    return run(works, folder), ""
+
+
+def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Try TRL's settings, run both sides, alternating, and return the figures."""
+    dtype = torch.float32 if arguments.device == "cpu" else torch.bfloat16
+    base = base_of(arguments, folder, dtype)
+    wanted = Wanted(
+        arguments.rows,
+        arguments.method,
+        arguments.limit,
+        arguments.max_length,
+        arguments.unshareable,
+    )
+    found = read_rows(wanted, Renderer.from_folder(base))
     work = Work(
         method=arguments.method,
         base=str(base),
         start=str(folder / "start"),
-        batches=batches,
+        batches=batches_of(arguments, found),
         threads=arguments.threads or torch.get_num_threads(),
+        max_length=found.max_length,
         device=arguments.device,
         shares_prefixes=not arguments.no_sharing,
         compiles=arguments.compile,
-        settings=arguments.trl_attention,
+        is_quantized=arguments.load_4bit,
     )
-    work.write(folder / "work.json")
-    names = ["ours", *([arguments.against] if arguments.against != "none" else [])]
-    peak = product_peak(work.threads)
-    sides = {name: Side(SIDES[name], folder / "work.json") for name in names}
-    answers: dict[str, list[Answer]] = {name: [] for name in names}
-    for number in range(len(batches)):
-        for name, side in sides.items():
-            answers[name].append(side.step())
-        told = "  ".join(
-            f"{n} {a[-1].seconds:.2f} s loss {a[-1].loss:.5f}" for n, a in answers.items()
-        )
-        print(f"step {number + 1}: {told}", flush=True)
-    peak = max(peak, product_peak(work.threads))
-    figures = {
-        name: {
-            "seconds": statistics.median(a.seconds for a in answers[name][1:]),
-            "rows": size,
-            "tokens": statistics.median(a.tokens for a in answers[name][1:]),
-            "losses": [a.loss for a in answers[name]],
-            "peak_bytes": sides[name].peak_bytes(),
-        }
-        for name in names
-    }
-    rates = [4 * weights * a.tokens / a.seconds for a in answers["ours"][1:]]
-    ours = figures.pop("ours")
-    return {
-        "ratios": {name: peer["seconds"] / ours["seconds"] for name, peer in figures.items()},
-        "memory_ratios": {n: p["peak_bytes"] / ours["peak_bytes"] for n, p in figures.items()},
-        "ours": ours,
-        "peers": figures,
-        "mfu": statistics.median(rates) / peak,
+    weights = save_start(base, folder / "start", dtype)
+    names = VARIANTS if arguments.variants == "all" else arguments.variants.split(",")
+    fitting = [VARIANTS[n] for n in names if VARIANTS[n].fits(work.method, arguments.batch_size)]
+    peak = figures.product_peak(work.threads, work.device)
+    trials = try_all(work, fitting, folder) if arguments.against == "trl" else []
+    answers, variant = run_best(arguments, work, trials, folder)
+    peak = max(peak, figures.product_peak(work.threads, work.device))
+    compared = figures.comparison(answers, arguments.batch_size)
+    for peer in compared["peers"].values():
+        peer["variant"] = variant
+    return compared | {
+        "mfu": figures.useful_share(answers["ours"], weights, peak),
         "product_peak_flops": peak,
+        "trials": {"trl": [trial.as_json() for trial in trials]},
+        "timed_steps": len(work.batches) - 1,
+        "threads": work.threads,
+        "device": device_name(work.device),
+        "shape": arguments.shape,
+        "is_quantized": work.is_quantized,
+        "compiles": work.compiles,
+        "largest_difference": work.largest_difference if not work.is_quantized else None,
+        "max_length": found.max_length,
+        "rows_cut": found.num_cut,
+        "rows_left_out": found.num_left_out,
+        "environment": {name: os.environ[name] for name in WAITING if name in os.environ},
     }
+
+
+def device_name(device: str) -> str:
+    """Return what the figures were measured on."""
+    return device if device == "cpu" else torch.cuda.get_device_name()
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=Path, help="a file in OpenAI's shape")
-    parser.add_argument("--limit", type=int, default=80)
+    parser.add_argument("--limit", type=int, help="rows (default: nine batches)")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--method", choices=["sft", "dpo"], default="sft")
     parser.add_argument("--against", choices=["trl", "none"], default="trl")
+    parser.add_argument("--variants", default="all", help=f"of TRL: {', '.join(VARIANTS)}")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--max-length", type=int, help="(default: the longest row; dpo: 1024)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--shape", choices=SHAPES, help="random weights of so many, not --model's")
+    parser.add_argument("--load-4bit", action="store_true", help="nf4 base weights on our side")
     parser.add_argument("--compile", action="store_true", help="torch.compile on our side")
     parser.add_argument("--unshareable", action="store_true", help="a random word before each row")
     parser.add_argument("--no-sharing", action="store_true", help="lay each row out whole")
-    parser.add_argument("--trl-attention", choices=["sdpa", "eager"], default="sdpa")
+    parser.add_argument("--parts", action="store_true", help="also without sharing (dpo: always)")
     arguments = parser.parse_args()
     if arguments.rows is None:
         arguments.rows = ROOT / "examples" / EXAMPLES[arguments.method]
+    if arguments.limit is None:
+        arguments.limit = (1 + TIMED_STEPS) * arguments.batch_size
+    unknown = {*arguments.variants.split(",")} - {"all", *VARIANTS}
+    if unknown:
+        parser.error(f"no variant {', '.join(sorted(unknown))}; there are {', '.join(VARIANTS)}")
     return arguments
 
 
 def main() -> int:
-    """Run, print; 1 when the losses differ."""
+    """Run, print; 1 when the losses differ or TRL has no setting that works."""
     arguments = parse()
     with tempfile.TemporaryDirectory() as folder:
-        figures = compare(arguments, Path(folder))
-    print(f"useful arithmetic {figures['mfu']:.2f} of the product peak")
-    worst = 0.0
-    for name, peer in figures["peers"].items():
-        pairs = zip(figures["ours"]["losses"], peer["losses"], strict=True)
-        differences = [abs(a - b) / abs(b) for a, b in pairs]
-        worst = max(worst, *differences) if all(map(math.isfinite, differences)) else math.inf
+        found = compare(arguments, Path(folder))
+    print(f"useful arithmetic {found['mfu']:.2f} of the product peak")
+    for name, peer in found["peers"].items():
+        low, high = found["ratio_quartiles"][name]
         print(
-            f"{figures['ratios'][name]:.1f} x {name}, whose memory is "
-            f"{figures['memory_ratios'][name]:.2f} of ours; losses differ by at most {worst:.1e}"
+            f"{found['ratios'][name]:.1f} x {name} ({peer['variant']}; quartiles {low:.1f} to "
+            f"{high:.1f}), whose memory is {found['memory_ratios'][name]:.2f} of ours"
         )
+    for part, ratio in found.get("parts", {}).items():
+        print(f"of it {part}: {ratio:.1f} x")
+    for name, difference in found["differences"].items():
+        print(f"losses differ by at most {difference:.1e} from those of {name}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2))
-    return int(worst > LARGEST_DIFFERENCE)
+        arguments.json.write_text(json.dumps(found, indent=2))
+    tolerance = math.inf if found["is_quantized"] else found["largest_difference"]
+    is_compared = bool(found["peers"]) or arguments.against == "none"
+    worst = max(found["differences"].values(), default=0.0)
+    return int(worst > tolerance or not is_compared)
 
 
 if __name__ == "__main__":

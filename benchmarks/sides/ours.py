@@ -9,16 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from work import BETA, MAX_NORM, RATE, Row, Work, requests, say, say_memory
+from work import BETA, MAX_NORM, RATE, Row, Work, requests, say, say_step
 
 from sintonia.data.forest import EncodedSequence
 from sintonia.models import adapters, decoder, products
+from sintonia.models.compiled import compile_layers
+from sintonia.models.flex import flex_on
 from sintonia.models.load import Place, load_base
 from sintonia.models.policy import Policy
 from sintonia.objectives.base import Objective, sum_by_sequence
 from sintonia.objectives.dpo import DirectPreference
 from sintonia.objectives.sft import Supervised
-from sintonia.runs.plan import MICRO_BATCH_TOKENS
+from sintonia.runs.plan import MICRO_BATCH_TOKENS, linear_layers
 from sintonia.runs.spec import DpoSettings, LoraSettings, OptimizerSettings
 from sintonia.sealed import read_json
 from sintonia.training.optimizer import build_optimizer, clip
@@ -29,16 +31,19 @@ OBJECTIVES = {"sft": Supervised(), "dpo": DirectPreference(DpoSettings(BETA))}
 def load(work: Work) -> Policy:
     """Load the base with the adapter that both sides begin with."""
     dtype = torch.float32 if work.device == "cpu" else torch.bfloat16
-    model = load_base(Path(work.base), Place(dtype, torch.device(work.device)))
+    narrow = linear_layers(Path(work.base)) if work.is_quantized else ()
+    model = load_base(Path(work.base), Place(dtype, work.device, narrow))
     config = read_json(Path(work.start) / adapters.CONFIG)
     lora = LoraSettings(config["r"], config["lora_alpha"], tuple(config["target_modules"]))
     adapters.attach(model, lora)
     adapters.load(model, Path(work.start))
-    is_fused = decoder.fuse(model)
-    products.quicken(model)
+    is_fused = False
     if work.compiles:
-        model.forward = torch.compile(model.forward, dynamic=True)
-    say(fused=is_fused)
+        compile_layers(model)
+    elif work.device == "cpu":
+        is_fused = decoder.fuse(model)
+        products.quicken(model)
+    say(fused=is_fused, flex_problem=flex_on(work.device).problem)
     return Policy(model)
 
 
@@ -85,7 +90,6 @@ def main() -> None:
         if objective.needs_reference:
             batches[number] = refer(policy, objective, batch)
         reference_seconds.append(time.perf_counter() - began)
-    say(ready=True)
     for number in requests(batches):
         forests = list(objective.batches(batches[number], MICRO_BATCH_TOKENS))
         count, total = sum(objective.count(forest) for forest in forests), 0.0
@@ -96,8 +100,7 @@ def main() -> None:
         clip((p for _, p in named), MAX_NORM)
         optimizer.step(RATE)
         tokens = sum(forest.num_tokens for forest in forests)
-        say(loss=total / count, tokens=tokens, extra_seconds=reference_seconds[number])
-    say_memory()
+        say_step(total / count, tokens, reference_seconds[number], work.device)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ EVERYTHING = {
         "dropout": 0.05,
         "targets": ["q_proj", "v_proj"],
         "rslora": True,
-        "init": "pissa",
+        "init": "gaussian",
     },
     "optimizer": {
         "name": "adamw",
@@ -42,6 +42,8 @@ EVERYTHING = {
     "micro_batch_tokens": 4096,
     "gradient_checkpointing": True,
     "precision": "bfloat16",
+    "quantization": "nf4",
+    "compile": False,
     "early_stopping": {"patience": 3, "min_delta": 0.01},
 }
 
@@ -116,6 +118,8 @@ def test_early_stopping_takes_four_forms(client, file_id, value):
         ({"learn": "first"}, "invalid_value", "learn"),
         ({"micro_batch_tokens": 1}, "integer_below_min_value", "micro_batch_tokens"),
         ({"precision": "float16"}, "invalid_value", "precision"),
+        ({"quantization": "int8"}, "invalid_value", "quantization"),
+        ({"compile": 1}, "invalid_type", "compile"),
         ({"early_stopping": True}, "invalid_value", "early_stopping"),
         ({"truncate": "yes"}, "invalid_type", "truncate"),
     ],
@@ -141,11 +145,24 @@ def test_a_bad_setting_is_400_with_its_name(client, file_id, sintonia, code, par
         ({"schedule": {"name": "cosine", "decay_ratio": 0.1}}, "schedule.decay_ratio"),
         ({"schedule": {"name": "constant", "floor": 0.1}}, "schedule.floor"),
         ({"early_stopping": {"patience": 1}}, "early_stopping"),
+        ({"tuning": "full", "quantization": "nf4"}, "quantization"),
+        ({"lora": {"init": "pissa"}, "quantization": "nf4"}, "lora.init"),
+        ({"lora": {"init": "olora"}, "quantization": "nf4"}, "lora.init"),
+        ({"compile": True, "gradient_checkpointing": True}, "compile"),
     ],
 )
 def test_a_setting_that_would_do_nothing_is_refused(client, file_id, sintonia, param):
     message = error_of(create(client, file_id, sintonia), 400, "invalid_value", f"sintonia.{param}")
     assert f"Setting {param}: " in message
+
+
+def test_all_that_four_bits_do_not_go_with_is_told_at_once(client, file_id):
+    chosen = {"tuning": "full", "lora": {"init": "pissa"}, "quantization": "nf4"}
+    message = error_of(create(client, file_id, chosen), 400, "invalid_value", "sintonia.lora.init")
+    assert "Setting quantization: full tuning" in message
+    assert "Setting lora.init: pissa begins" in message
+    unhindered = {"tuning": "full", "quantization": "none"}
+    assert create(client, file_id, unhindered).json()["sintonia"]["settings"] == unhindered
 
 
 def test_the_rate_and_its_multiplier_exclude_each_other(client, file_id):

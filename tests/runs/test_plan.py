@@ -130,7 +130,7 @@ def test_every_choice_reaches_the_plan_as_given():
                 "dropout": 0.1,
                 "targets": ["up_proj", "q_proj"],
                 "rslora": True,
-                "init": "olora",
+                "init": "gaussian",
             },
             optimizer={
                 "name": "muon",
@@ -149,16 +149,19 @@ def test_every_choice_reaches_the_plan_as_given():
             micro_batch_tokens=512,
             gradient_checkpointing=True,
             precision="bfloat16",
+            quantization="nf4",
+            compile=False,
             early_stopping={"patience": 5, "min_delta": 0.01},
         )
     )
     targets = ("q_proj", "up_proj")
-    assert spec.lora == LoraSettings(8, 4.0, targets, 0.1, use_rslora=True, init="olora")
+    assert spec.lora == LoraSettings(8, 4.0, targets, 0.1, use_rslora=True, init="gaussian")
     assert spec.optimizer == OptimizerSettings(0.02, "muon", 0.7, 0.8, 1e-6, 0.9, 0.1, 0.0)
     assert spec.schedule == ScheduleSettings(6, "wsd", decay_steps=30, floor=0.2)
     assert spec.sft == SftSettings(learns_last_only=True, label_smoothing=0.1, z_loss=1e-4)
     assert (spec.micro_batch_tokens, spec.gradient_checkpointing) == (512, True)
     assert spec.precision == "bfloat16"
+    assert (spec.quantization, spec.compile) == ("nf4", False)
     assert spec.early_stopping == EarlyStopping(5, 0.01)
     not_given = {name for name, origin in spec.origins.items() if origin is not Origin.GIVEN}
     assert not_given == {
@@ -248,6 +251,17 @@ def test_full_tuning_may_go_on_from_an_adapter_and_an_adapter_from_a_whole_model
     unclear = dataclasses.replace(chosen(lora={"rank": 2}), parent=PARENT)
     with pytest.raises(InvalidValue, match="set tuning to 'lora'"):
         plan(unclear)
+
+
+def test_four_bits_do_not_go_with_full_tuning_that_is_inherited():
+    whole = dataclasses.replace(chosen(quantization="nf4"), parent=PARENT)
+    with pytest.raises(InvalidValue, match="set tuning to 'lora'") as refused:
+        plan(whole)
+    assert refused.value.param == "sintonia.quantization"
+    again = dataclasses.replace(chosen(quantization="nf4", tuning="lora"), parent=PARENT)
+    assert plan(again).quantization == "nf4"
+    assert plan(again).origins["quantization"] is Origin.GIVEN
+    assert plan(chosen()).origins["quantization"] is Origin.DEFAULT
 
 
 def test_preferences_have_settings_of_their_own():

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from pathlib import Path
 
 import pytest
 
 from sintonia.errors import TrainerFailed
+from sintonia.models.quantized import BYTES_PER_WEIGHT
 from sintonia.runs.layout import RunFolder
 from sintonia.runs.records import ExitRecord, ExitStatus, RecordKind, Tail, write_exit
-from sintonia.runs.spec import Origin
+from sintonia.runs.spec import Origin, Quantization
 from sintonia.sealed import read_json, write_json
 from sintonia.training import memory
-from sintonia.training.estimate import Cost, Work
+from sintonia.training.estimate import Cost, Work, weight_bytes
 from sintonia.training.fitting import REFUSED, Fitting, in_words
 from sintonia.training.measured import Measured
 from sintonia.training.reporter import Reporter
+from sintonia.weights import model_shapes
 
 GB = 10**9
 COST = Cost(fixed_bytes=2 * GB, token_bytes=1e6, token_seconds=0.01)
@@ -84,7 +88,7 @@ def test_a_base_larger_than_the_machine_is_refused_before_it_is_loaded(
 ):
     monkeypatch.setattr(memory, "limit_bytes", lambda: 1000)
     with pytest.raises(TrainerFailed, match="Base model tiny alone needs"):
-        fitting.check_weights(planned)
+        fitting.check_weights(planned, "cpu")
 
 
 def test_time_is_told_in_words():
@@ -142,3 +146,14 @@ def test_a_measured_value_is_written_once_and_read_from_then_on(tmp_path):
     assert Measured(run).fixed("threads", lambda: 5) == 3
     Measured(run).change("micro_batch_tokens", 512)
     assert read_json(run.measured) == {"threads": 3, "micro_batch_tokens": 512}
+
+
+def test_a_base_in_four_bits_is_counted_as_smaller_but_for_what_stays_wide(planned):
+    wide = weight_bytes(planned)
+    narrow = weight_bytes(dataclasses.replace(planned, quantization=Quantization.NF4))
+    shapes = model_shapes(Path(planned.base.folder))
+    assert wide == 4 * sum(math.prod(shape) for shape in shapes.values())
+    kept = sum(math.prod(s) for n, s in shapes.items() if "embed" in n or "head" in n)
+    kept += sum(math.prod(s) for n, s in shapes.items() if "norm" in n or "down_proj" in n)
+    rounded = wide // 4 - kept
+    assert narrow == int(4 * kept + rounded * BYTES_PER_WEIGHT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sintonia import workflow
 from sintonia.domain.methods import Hyperparameters
 from sintonia.errors import SintoniaError
 from sintonia.models import adapters, attention
+from sintonia.models.compiled import check_compiler
 from sintonia.models.load import Place, load_base
 from sintonia.runs.records import ExitStatus, RecordKind, Tail
 from sintonia.runs.spec import (
@@ -23,6 +25,7 @@ from sintonia.runs.spec import (
     LoraSettings,
     Origin,
     Precision,
+    Quantization,
     TrainSpec,
 )
 from sintonia.sealed import hash_file, read_json, seal, write_json
@@ -75,6 +78,19 @@ def whole_of(spec: TrainSpec) -> TrainSpec:
     return dataclasses.replace(spec, lora=None, optimizer=optimizer)
 
 
+def in_four_bits(spec: TrainSpec, **changes) -> TrainSpec:
+    pytest.importorskip("bitsandbytes", reason="needs sintonia[quantized]")
+    return dataclasses.replace(spec, quantization=Quantization.NF4, **changes)
+
+
+def compiled(spec: TrainSpec) -> TrainSpec:
+    try:
+        check_compiler("cpu")
+    except SintoniaError as problem:
+        pytest.skip(str(problem))
+    return dataclasses.replace(lora_of(spec, dropout=0.3), compile=True)
+
+
 KINDS: dict[str, Callable[[TrainSpec], TrainSpec]] = {
     "whole": whole_of,
     "whole, rounded products": lambda spec: dataclasses.replace(
@@ -86,11 +102,18 @@ KINDS: dict[str, Callable[[TrainSpec], TrainSpec]] = {
     ),
     "pissa": lambda spec: lora_of(spec, init=LoraInit.PISSA, use_rslora=True),
     "olora": lambda spec: lora_of(spec, init=LoraInit.OLORA),
+    "four bits": in_four_bits,
+    "four bits, rounded activations": lambda spec: in_four_bits(spec, precision=Precision.BFLOAT16),
+    "compiled, dropout": compiled,
     "rounded base": lambda spec: dataclasses.replace(spec, precision=Precision.BFLOAT16),
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=[pytest.mark.slow] if k.startswith("compiled") else []) for k in KINDS],
+)
 def test_a_run_that_was_stopped_goes_on_to_the_bit(kind, spec, tmp_path):
     changed = KINDS[kind](spec)
     straight = train(changed, tmp_path / "straight")
@@ -197,6 +220,43 @@ def test_a_rounded_base_learns_what_a_wide_one_does(spec, tmp_path):
     assert next(load_base(Path(spec.base.folder), Place(torch.bfloat16)).parameters()).dtype == (
         torch.bfloat16
     )
+
+
+def test_a_base_in_four_bits_teaches_a_plain_adapter_and_says_so(spec, tmp_path):
+    train(spec, tmp_path / "wide")
+    final = train(in_four_bits(spec), tmp_path / "narrow")
+    assert losses(tmp_path / "narrow") == pytest.approx(losses(tmp_path / "wide"), rel=0.02)
+    assert losses(tmp_path / "narrow") != losses(tmp_path / "wide")
+    assert "served over the base as it is stored" in words(tmp_path / "narrow")
+    stored = load_file(final / "adapter_model.safetensors")
+    assert (
+        stored.keys()
+        == load_file(
+            next((tmp_path / "wide").glob("checkpoints/*/adapter_model.safetensors"))
+        ).keys()
+    )
+    assert all(tensor.dtype == torch.float32 for tensor in stored.values())
+    assert read_json(final / "model_card.json")["settings"]["quantization"] == "nf4"
+
+
+def test_four_bits_without_their_package_are_refused_before_training(spec, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    record = attempt_in_process(
+        dataclasses.replace(spec, quantization=Quantization.NF4), tmp_path / "run"
+    )
+    assert record.status is ExitStatus.FAILED
+    assert "pip install 'sintonia[quantized]'" in record.message
+    assert not told(tmp_path / "run", RecordKind.STEP)
+
+
+def test_compiling_without_a_compiler_is_refused_before_training(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (str(tmp_path / "no-compiler"),))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    record = attempt_in_process(dataclasses.replace(spec, compile=True), tmp_path / "run")
+    assert record.status is ExitStatus.FAILED
+    assert "Setting compile: torch cannot compile here" in record.message
+    assert "Install a C++ compiler" in record.message
+    assert not told(tmp_path / "run", RecordKind.STEP)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -74,14 +76,40 @@ ROW_OF = {"sft": chat, "dpo": pair}
 TRL_ROW_OF = {"sft": as_sft, "dpo": as_dpo}
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A model of a home, and how it is tuned so that it learns without running away."""
+
+    name: str
+    home: str
+    learning_rate: float
+    start_spread: float
+    """Of the starting adapter's B, which would otherwise be zero."""
+
+
+TINY = Subject("tiny", "tiny_home", 2e-3, 0.05)
+EMBEDDED = Subject("smollm2-135m-instruct", "embedded_home", 3e-4, 0.005)
+SUBJECTS = [TINY, pytest.param(EMBEDDED, marks=[pytest.mark.slow, pytest.mark.embedded])]
+
+
 @pytest.fixture(scope="module", params=["sft", "dpo"])
 def method(request) -> str:
     return request.param
 
 
+@pytest.fixture(scope="module", params=SUBJECTS, ids=lambda subject: subject.name)
+def subject(request) -> Subject:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def base(tiny_home) -> Path:
-    found = Library(tiny_home, catalog.load()).find("tiny")
+def home(subject, request) -> Path:
+    return request.getfixturevalue(subject.home)
+
+
+@pytest.fixture(scope="module")
+def base(subject, home) -> Path:
+    found = Library(home, catalog.load()).find(subject.name)
     assert found is not None
     return Path(found.ref.folder)
 
@@ -94,13 +122,13 @@ def rows(method, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def spec(method, rows, base, tiny_home, tmp_path_factory) -> TrainSpec:
+def spec(method, subject, home, rows, base, tmp_path_factory) -> TrainSpec:
     """A plan of 20 steps that begins with an adapter which does something already."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SINTONIA_HOME", str(tiny_home))
+        patch.setenv("SINTONIA_HOME", str(home))
         chosen = Hyperparameters(n_epochs=2, batch_size=BATCH)
-        report = workflow.validate(rows, base="tiny")
-        plan = workflow.plan(report, base="tiny", hyperparameters=chosen)
+        report = workflow.validate(rows, base=subject.name)
+        plan = workflow.plan(report, base=subject.name, hyperparameters=chosen)
     assert (plan.objective, plan.total_steps) == (method, STEPS)
     model = load_base(base)
     adapters.attach(model, plan.lora)
@@ -108,14 +136,15 @@ def spec(method, rows, base, tiny_home, tmp_path_factory) -> TrainSpec:
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for _, layer in adapters.layers(model):
-            layer.lora_b.copy_(torch.randn(layer.lora_b.shape, generator=generator) * 0.05)
+            noise = torch.randn(layer.lora_b.shape, generator=generator)
+            layer.lora_b.copy_(noise * subject.start_spread)
     folder = tmp_path_factory.mktemp("start")
     work, start = folder / "work", folder / "start"
     work.mkdir()
     adapters.save(model, work, plan.lora, str(base))
     seal(work, start)
     parent = AdapterRef("ft:tiny:me::start", str(start), hash_file(start / "manifest.json"))
-    optimizer = dataclasses.replace(plan.optimizer, learning_rate=2e-3)
+    optimizer = dataclasses.replace(plan.optimizer, learning_rate=subject.learning_rate)
     exact = {**plan.origins, "precision": Origin.GIVEN}
     return dataclasses.replace(plan, parent=parent, optimizer=optimizer, threads=1, origins=exact)
 
@@ -198,8 +227,10 @@ def in_training_order(spec: TrainSpec, base: Path, rows: Path) -> list[dict]:
 
 def test_twenty_steps_are_those_of_trl(ours, theirs):
     assert len(ours) == len(theirs) == STEPS
-    losses = [step["train_loss"] for step in ours]
-    assert losses == pytest.approx([log["loss"] for log in theirs], rel=1e-4)
+    losses, expected = [step["train_loss"] for step in ours], [log["loss"] for log in theirs]
+    worst = max(abs(a - b) / abs(b) for a, b in zip(losses, expected, strict=True))
+    sys.stdout.write(f"losses differ by at most {worst:.1e} relative\n")  # `make oracle` shows it
+    assert worst < 1e-4
     assert losses[-1] < 0.9 * losses[0], "something was learned"
 
 

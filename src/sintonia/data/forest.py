@@ -11,7 +11,7 @@ Shapes: T tokens of the forest, N learned targets, S sequences.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
 import numpy as np
@@ -66,6 +66,22 @@ class Forest:
     def num_tokens(self) -> int:
         """T: how many tokens are computed."""
         return len(self.tokens_T)
+
+    def filled_to(self, multiple: int) -> Forest:
+        """Return the forest with single tokens after it, up to a multiple of so many.
+
+        Each is a tree of its own, so nothing sees it, and nothing is learned from it.
+        """
+        missing = -self.num_tokens % multiple
+        if not missing:
+            return self
+        places = np.arange(self.num_tokens, self.num_tokens + missing, dtype=np.int64)
+        return replace(
+            self,
+            tokens_T=np.append(self.tokens_T, np.full(missing, self.tokens_T[0])),
+            positions_T=np.append(self.positions_T, np.zeros(missing, np.int64)),
+            subtree_end_T=np.append(self.subtree_end_T, places + 1),
+        )
 
 
 def build_forest(sequences: Sequence[EncodedSequence]) -> Forest:

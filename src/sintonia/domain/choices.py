@@ -43,6 +43,15 @@ class Precision(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class Quantization(StrEnum):
+    """How the base's frozen linear layers are kept while an adapter is trained over them."""
+
+    NONE = "none"
+    """As wide as ``precision`` says."""
+    NF4 = "nf4"
+    """In four bits (QLoRA, Dettmers et al. 2023)."""
+
+
 class Tuning(StrEnum):
     """Which weights learn."""
 
@@ -202,6 +211,9 @@ class Choices:
     gradient_checkpointing: _Flag | None = None
     precision: Literal["auto", "float32", "bfloat16"] | None = None
     """``"auto"``: what the hardware is fastest with."""
+    quantization: Annotated[Quantization, Field(strict=False)] | None = None
+    compile: _Flag | None = None
+    """Let torch compile the layers; needs a C++ compiler where training runs."""
     early_stopping: EarlyStoppingChoice | None = None
 
 

@@ -13,6 +13,7 @@ from sintonia.domain.choices import (
     LoraInit,
     OptimizerChoices,
     OptimizerName,
+    Quantization,
     ScheduleChoices,
     ScheduleName,
     Tuning,
@@ -24,6 +25,7 @@ Conflict = tuple[str, str]
 """A setting's name and what is wrong with it."""
 
 _OWN_VALUES = sorted({key for own in OPTIMIZER_DEFAULTS.values() for key in own})
+_STARTS_FROM_WEIGHTS = (LoraInit.PISSA, LoraInit.OLORA)
 _SUPERVISED_ONLY = ("z_loss", "learn")
 
 
@@ -39,6 +41,9 @@ def _conflicts(method: Method, *, has_validation: bool) -> Iterator[Conflict]:
     choices = method.choices
     yield from _of_the_method(method)
     yield from _of_lora(choices)
+    yield from _of_quantization(choices)
+    if choices.compile and choices.gradient_checkpointing:
+        yield "compile", "layers that are computed again are not compiled. Give one of the two."
     yield from _of_the_rate(method)
     yield from _of_the_optimizer(choices.optimizer or OptimizerChoices())
     yield from _of_the_schedule(choices.schedule or ScheduleChoices())
@@ -64,6 +69,17 @@ def _of_lora(choices: Choices) -> Iterator[Conflict]:
             yield f"lora.{name}", "full tuning has no adapter. Leave it out."
     if lora.init is LoraInit.ORTHOGONAL and (lora.rank or 0) % 2:
         yield "lora.rank", f"an orthogonal start needs an even rank, not {lora.rank}."
+
+
+def _of_quantization(choices: Choices) -> Iterator[Conflict]:
+    if choices.quantization is not Quantization.NF4:
+        return
+    if choices.tuning is Tuning.FULL:
+        yield "quantization", "full tuning trains the weights themselves. Leave it out."
+    init = choices.lora.init if choices.lora else None
+    if init in _STARTS_FROM_WEIGHTS:
+        what = "begins with a part of the weights, which quantization rounds. Choose another."
+        yield "lora.init", f"{init.value} {what}"
 
 
 def _of_the_rate(method: Method) -> Iterator[Conflict]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from sintonia.errors import InvalidValue, RefusedModel
-from sintonia.models.lora import LoraLinear, scale_of
+from sintonia.models.lora import LINEAR, LoraLinear, scale_of
 from sintonia.runs.spec import LoraInit, LoraSettings
 from sintonia.sealed import read_json, write_json
 
@@ -37,7 +37,7 @@ def attach(model: nn.Module, lora: LoraSettings, *, are_guessed: bool = False) -
     found = set()
     for name, module in list(model.named_modules()):
         target = name.rsplit(".", 1)[-1]
-        if target not in lora.targets or not isinstance(module, nn.Linear | Conv1D):
+        if target not in lora.targets or not isinstance(module, LINEAR):
             continue
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, LoraLinear(module, lora))
@@ -95,7 +95,7 @@ def save(model: nn.Module, folder: Path, lora: LoraSettings, base_name: str) -> 
     """Write the adapter as PEFT does."""
     save_file({name: t.contiguous() for name, t in tensors(model).items()}, folder / WEIGHTS)
     found = [layer for _, layer in layers(model)]
-    fan_in_fan_out = any(isinstance(layer.base, Conv1D) for layer in found)
+    fan_in_fan_out = any(layer.is_transposed for layer in found)
     stored = _doubled(lora) if any(layer.start_a is not None for layer in found) else lora
     write_json(folder / CONFIG, peft_config(stored, base_name, fan_in_fan_out=fan_in_fan_out))
 

@@ -5,24 +5,28 @@ its configuration names. The forest arrives as a keyword of the forward call, in
 under checkpointing too. Shapes: B = 1, H heads, K key heads, T tokens, D of a head.
 
 On a processor the pattern is a few blocks (``data/cover.py``), each through the flash kernel of
-torch; elsewhere, and where a layer looks less far than the forest is deep, a mask of T x T.
+torch; on a GPU it is a block mask of FlexAttention (``models/flex.py``). Where neither serves, it
+is a mask of T x T.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from sintonia.data.cover import cover
 from sintonia.data.forest import Forest
 from sintonia.errors import RefusedModel
+from sintonia.models import flex
 from sintonia.models.blocks import Blocks, attend
+from sintonia.models.scores import Scores
 
 NAME = "sintonia_forest"
 
@@ -35,9 +39,27 @@ class ForestOnDevice:
     device: torch.device
     wanted_U: Tensor | None = None
     """The tokens whose outputs are asked for, ascending; ``None``: all. A hint: others may be 0."""
+    flex: flex.Run | None = None
+    """FlexAttention, where it computes; the forest then fills whole tiles."""
     windows: dict[int, Tensor] = field(default_factory=dict)
     """The mask narrowed to each sliding window that the model has."""
+    block_masks: dict[int | None, BlockMask] = field(default_factory=dict)
+    """The same for FlexAttention."""
     calls: int = 0
+
+    @classmethod
+    def of(
+        cls, forest: Forest, device: torch.device, wanted_U: Tensor | None = None
+    ) -> ForestOnDevice:
+        """Lay ``forest`` out as ``device`` computes best; its own tokens keep their places."""
+        run = flex.flex_on(device.type).run
+        laid_out = forest if run is None else forest.filled_to(flex.TILE)
+        return cls(laid_out, device, wanted_U, run)
+
+    @cached_property
+    def tokens_T(self) -> Tensor:  # noqa: N802
+        """What the model reads."""
+        return torch.from_numpy(self.forest.tokens_T).to(self.device)
 
     @cached_property
     def positions_T(self) -> Tensor:  # noqa: N802
@@ -69,6 +91,13 @@ class ForestOnDevice:
             self.windows[window] = self.mask_TT & (distance_TT < window)
         return self.windows[window]
 
+    def block_mask(self, window: int | None) -> BlockMask:
+        """Return the same for FlexAttention."""
+        narrow = window if self.narrows(window) else None
+        if narrow not in self.block_masks:
+            self.block_masks[narrow] = flex.block_mask(self.forest, narrow, self.device)
+        return self.block_masks[narrow]
+
 
 def forest_attention(  # noqa: PLR0913, PLR0917  # the signature is given by transformers
     module: torch.nn.Module,
@@ -96,49 +125,62 @@ def forest_attention(  # noqa: PLR0913, PLR0917  # the signature is given by tra
     # Under autocast rotations widen what projections rounded.
     query_BHTD, key_BKTD = query_BHTD.to(value_BKTD.dtype), key_BKTD.to(value_BKTD.dtype)
     scale = scaling if scaling is not None else query_BHTD.shape[-1] ** -0.5
-    window, softcap, sinks_H = (kwargs.get(k) for k in ("sliding_window", "softcap", "s_aux"))
-    if softcap is not None or sinks_H is not None:
-        scores = _Scores(scale, softcap, sinks_H)
-        attended_BHTD = scores.attend(query_BHTD, key_BKTD, value_BKTD, forest.within(window))
-    elif query_BHTD.device.type == "cpu" and not forest.narrows(window):
-        attended_BHTD = attend(query_BHTD, key_BKTD, value_BKTD, forest.blocks, scale)
-    else:
-        attended_BHTD = scaled_dot_product_attention(
-            query_BHTD,
-            key_BKTD,
-            value_BKTD,
-            attn_mask=forest.within(window),
-            scale=scale,
-            enable_gqa=query_BHTD.shape[1] != key_BKTD.shape[1],
-        )
+    scores = Scores(scale, kwargs.get("softcap"), kwargs.get("s_aux"))
+    asked = _Asked(query_BHTD, key_BKTD, value_BKTD, scores, kwargs.get("sliding_window"), forest)
+    attended_BHTD = next(way for serves, way in _WAYS if serves(asked))(asked)
     return attended_BHTD.transpose(1, 2).contiguous(), None
 
 
 @dataclass(frozen=True)
-class _Scores:
-    """Attention written out, for models that change the scores themselves."""
+class _Asked:
+    """One layer's question."""
 
-    scale: float
-    softcap: float | None
-    """Scores become ``softcap * tanh(score / softcap)`` (Gemma 2)."""
-    sinks_H: Tensor | None
-    """A score for attending to nothing, one for each head (GPT-OSS)."""
+    query_BHTD: Tensor
+    key_BKTD: Tensor
+    value_BKTD: Tensor
+    scores: Scores
+    window: int | None
+    forest: ForestOnDevice
 
-    def attend(
-        self, query_BHTD: Tensor, key_BKTD: Tensor, value_BKTD: Tensor, mask_TT: Tensor
-    ) -> Tensor:
-        """Return what each query attends to: [B, H, T, D]."""
-        repeats = query_BHTD.shape[1] // key_BKTD.shape[1]
-        key_BHTD = key_BKTD.repeat_interleave(repeats, dim=1)
-        scores_BHTT = query_BHTD @ key_BHTD.transpose(2, 3) * self.scale
-        if self.softcap is not None:
-            scores_BHTT = torch.tanh(scores_BHTT / self.softcap) * self.softcap
-        scores_BHTT = scores_BHTT.masked_fill(~mask_TT, float("-inf"))
-        if self.sinks_H is not None:
-            sinks_BHT1 = self.sinks_H.view(1, -1, 1, 1).expand(*scores_BHTT.shape[:3], 1)
-            scores_BHTT = torch.cat([scores_BHTT, sinks_BHT1.to(scores_BHTT)], dim=3)
-        weights_BHTT = scores_BHTT.softmax(dim=3, dtype=torch.float32)[..., : mask_TT.shape[1]]
-        return weights_BHTT.to(value_BKTD) @ value_BKTD.repeat_interleave(repeats, dim=1)
+    @property
+    def projected(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values."""
+        return self.query_BHTD, self.key_BKTD, self.value_BKTD
+
+
+def _has_flex(asked: _Asked) -> bool:
+    return asked.forest.flex is not None
+
+
+def _through_flex(asked: _Asked) -> Tensor:
+    assert asked.forest.flex is not None
+    mask = asked.forest.block_mask(asked.window)
+    return flex.attend(asked.forest.flex, *asked.projected, asked.scores, mask)
+
+
+def _has_blocks(asked: _Asked) -> bool:
+    is_cpu = asked.query_BHTD.device.type == "cpu"
+    return is_cpu and asked.scores.are_plain and not asked.forest.narrows(asked.window)
+
+
+def _through_blocks(asked: _Asked) -> Tensor:
+    return attend(*asked.projected, asked.forest.blocks, asked.scores.scale)
+
+
+def _always(_asked: _Asked) -> bool:
+    return True
+
+
+def _through_mask(asked: _Asked) -> Tensor:
+    return asked.scores.attend(*asked.projected, asked.forest.within(asked.window))
+
+
+_WAYS: tuple[tuple[Callable[[_Asked], bool], Callable[[_Asked], Tensor]], ...] = (
+    (_has_flex, _through_flex),
+    (_has_blocks, _through_blocks),
+    (_always, _through_mask),
+)
+"""Ways to compute the same, each with when it serves; the first that does is taken."""
 
 
 def _no_mask(*_args: Any, **_kwargs: Any) -> None:
@@ -154,3 +196,16 @@ def register() -> None:
     """Make the name known to transformers; repeating it changes nothing."""
     AttentionInterface.register(NAME, forest_attention)
     AttentionMaskInterface.register(NAME, _no_mask)
+
+
+def keep_out_of_graphs() -> None:
+    """Let compiled layers call the function as it is: a forest is no part of a graph."""
+    AttentionInterface.register(NAME, _between_graphs)
+
+
+@torch.compiler.disable
+def _between_graphs(*given: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    # Layers are compiled for open sizes, and what they call would inherit that: FlexAttention's
+    # kernel has numbers such as a soft cap in it and learns by itself that sizes are open.
+    with torch._dynamo.config.patch(assume_static_by_default=True):  # noqa: SLF001
+        return forest_attention(*given, **kwargs)

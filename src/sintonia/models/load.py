@@ -25,6 +25,7 @@ from sintonia.data.forest import EncodedSequence, Forest, build_forest
 from sintonia.errors import RefusedModel
 from sintonia.models import attention
 from sintonia.models.attention import NAME, ForestOnDevice
+from sintonia.models.quantized import quantize
 
 _TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """Largest difference that rounding may leave, as a part of the largest logit."""
@@ -50,6 +51,8 @@ class Place:
 
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
+    quantized: tuple[str, ...] = ()
+    """Names of the linear layers whose weights are kept in four bits."""
 
 
 def load_base(folder: Path, place: Place | None = None) -> PreTrainedModel:
@@ -100,6 +103,7 @@ def _load(
         output_loading_info=True,
     )
     check_complete(folder.name, loaded)
+    quantize(model, place.quantized, torch.device(place.device))
     model.to(place.device)
     return model.eval()
 
@@ -206,9 +210,9 @@ def _plain_logits(model: PreTrainedModel, tokens: np.ndarray[Any, Any]) -> Tenso
 
 def _logits_by_sequence(model: PreTrainedModel, forest: Forest) -> tuple[list[Tensor], int]:
     """Return the logits that predict each sequence's targets, and the calls of attention."""
-    pattern = ForestOnDevice(forest, model.device)
+    pattern = ForestOnDevice.of(forest, model.device)
     logits = model(
-        input_ids=torch.from_numpy(forest.tokens_T)[None].to(model.device),
+        input_ids=pattern.tokens_T[None],
         position_ids=pattern.positions_T[None],
         use_cache=False,
         forest=pattern,

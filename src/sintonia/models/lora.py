@@ -3,8 +3,8 @@
 ``y = x (W + s B A)^T + b`` with ``s = alpha / rank``, for rsLoRA ``alpha / sqrt(rank)``. On
 float32 weights without dropout the update is added to the weight once for each optimizer step,
 and one product goes forward and one back: fewer passes over the activations than a side branch.
-On rounded weights the sum would lose the update, and dropout needs the update's own input; there
-the side product ``s (x A^T) B^T`` is added to the layer's output.
+On weights that are rounded, to 16 bits or to 4, the sum would lose the update, and dropout needs
+the update's own input; there the side product ``s (x A^T) B^T`` is added to the layer's output.
 
 An adapter whose start is a part of the weight (PiSSA, OLoRA) has the starting product taken off:
 ``W + s (B A - B0 A0)``. As a plain adapter it has twice the rank, ``[A; A0]`` and ``[B, -B0]``,
@@ -23,7 +23,11 @@ from transformers.pytorch_utils import Conv1D
 
 from sintonia.models import lora_starts
 from sintonia.models.products import times, times_transposed
+from sintonia.models.quantized import Nf4Linear
 from sintonia.runs.spec import LoraSettings
+
+LINEAR = (nn.Linear, Conv1D, Nf4Linear)
+"""What an adapter can be put on."""
 
 
 class _MergedProduct(torch.autograd.Function):
@@ -52,10 +56,11 @@ class LoraLinear(nn.Module):
     Dropout is on only while ``training``, which is false but in :mod:`sintonia.models.learning`.
     """
 
-    def __init__(self, base: nn.Linear | Conv1D, lora: LoraSettings) -> None:
+    def __init__(self, base: nn.Linear | Conv1D | Nf4Linear, lora: LoraSettings) -> None:
         super().__init__()
         self.base = base
         self.dropout = lora.dropout
+        self.may_merge = True
         self.scale = scale_of(lora)
         self._init = lora.init
         weight = self._weight()
@@ -73,7 +78,15 @@ class LoraLinear(nn.Module):
     @property
     def is_merged(self) -> bool:
         """Whether one product with :meth:`merged` is the whole layer."""
-        return self.dropout == 0 and self.base.weight.dtype == torch.float32
+        if self.dropout or not self.may_merge or isinstance(self.base, Nf4Linear):
+            return False
+        return bool(self.base.weight.dtype == torch.float32)
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether the family keeps the weight as [in, out]."""
+        base = self.base
+        return base.is_transposed if isinstance(base, Nf4Linear) else isinstance(base, Conv1D)
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
@@ -150,6 +163,8 @@ class LoraLinear(nn.Module):
 
     def _weight(self) -> Tensor:
         """Return the frozen weight as [out, in]; GPT-2's Conv1D keeps it transposed."""
+        if isinstance(self.base, Nf4Linear):
+            return self.base.dequantized()
         weight = self.base.weight.detach()
         return weight.t() if isinstance(self.base, Conv1D) else weight
 

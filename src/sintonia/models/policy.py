@@ -69,9 +69,9 @@ class Policy:
     def _forward(self, forest: Forest, places_U: Tensor) -> Tensor:
         if not attention.is_used_by(self.model):
             return logits_of_rows(self.model, forest, places_U)
-        pattern = ForestOnDevice(forest, self.device, wanted_U=places_U)
+        pattern = ForestOnDevice.of(forest, self.device, places_U)
         output = self.model(
-            input_ids=torch.from_numpy(forest.tokens_T)[None].to(self.device),
+            input_ids=pattern.tokens_T[None],
             position_ids=pattern.positions_T[None],
             logits_to_keep=places_U,
             use_cache=False,

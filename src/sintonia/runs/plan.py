@@ -34,12 +34,13 @@ from sintonia.runs.resolve import (
     resolve_lora,
     resolve_multiplier,
     resolve_optimizer,
+    resolve_quantization,
     resolve_schedule,
     resolve_sft,
     resolve_tuning,
 )
 from sintonia.runs.spec import AdapterRef, DataRef, LoraSettings, Origin, TrainSpec
-from sintonia.weights import model_shapes
+from sintonia.weights import Shape, model_shapes
 
 N = TypeVar("N", int, float)
 
@@ -126,6 +127,7 @@ def plan(request: PlanRequest) -> TrainSpec:
         **length,
         **_learning(ledger, request, tuning, total_steps),
         **_computing(ledger, request),
+        quantization=resolve_quantization(ledger, request.method.choices, tuning),
         **_objective_settings(ledger, request.method),
         lora=_lora(ledger, request) if tuning is Tuning.LORA else None,
         seed=request.seed,
@@ -182,6 +184,7 @@ def _computing(ledger: Ledger, request: PlanRequest) -> dict[str, Any]:
         ),
         "precision": ledger.default("precision", precision, Precision.FLOAT32),
         "gradient_checkpointing": ledger.default("gradient_checkpointing", checkpointing, False),
+        "compile": ledger.default("compile", choices.compile, False),
         "snapshot_seconds": operator.snapshot_seconds,
         "threads": operator.threads,
         "cache_folder": operator.cache_folder,
@@ -237,12 +240,14 @@ def linear_layers(base_folder: Path) -> tuple[str, ...]:
     so on. Embeddings, heads, norms and the experts and routers of mixtures are left out.
     Raises ``RefusedModel`` when the weights cannot be read.
     """
-    layers = [
-        name.removesuffix(".weight").split(".")
-        for name, shape in model_shapes(base_folder).items()
-        if name.endswith(".weight") and len(shape) == 2
-    ]
-    return tuple(sorted({parts[-1] for parts in layers if _is_adapted(parts)}))
+    shapes = model_shapes(base_folder)
+    found = {_parts(name)[-1] for name, shape in shapes.items() if is_linear_layer(name, shape)}
+    return tuple(sorted(found))
+
+
+def is_linear_layer(name: str, shape: Shape) -> bool:
+    """Tell whether a weight is that of one of :func:`linear_layers`."""
+    return name.endswith(".weight") and len(shape) == 2 and _is_adapted(_parts(name))
 
 
 def check_targets(choices: Choices, base_folder: Path) -> None:
@@ -256,6 +261,10 @@ def check_targets(choices: Choices, base_folder: Path) -> None:
             f"It has {', '.join(names)}.",
             param="sintonia.lora.targets",
         )
+
+
+def _parts(name: str) -> list[str]:
+    return name.removesuffix(".weight").split(".")
 
 
 def _is_adapted(parts: Sequence[str]) -> bool:

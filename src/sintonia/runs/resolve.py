@@ -18,6 +18,7 @@ from sintonia.domain.choices import (
     LoraInit,
     OptimizerChoices,
     OptimizerName,
+    Quantization,
     ScheduleChoices,
     ScheduleName,
     Tuning,
@@ -111,6 +112,22 @@ def resolve_tuning(ledger: Ledger, choices: Choices, parent: Tuning | None) -> T
             param="sintonia.lora",
         )
     return tuning
+
+
+def resolve_quantization(ledger: Ledger, choices: Choices, tuning: Tuning) -> Quantization:
+    """Return how frozen weights are kept.
+
+    Raises ``InvalidValue`` where none will be frozen.
+    """
+    found = ledger.default("quantization", choices.quantization, Quantization.NONE)
+    if found is not Quantization.NONE and tuning is Tuning.FULL:
+        raise InvalidValue(
+            "Setting quantization: the model that training goes on from was tuned in full, and so "
+            "will be this one, which trains the weights themselves. Leave it out, or set tuning "
+            "to 'lora'.",
+            param="sintonia.quantization",
+        )
+    return found
 
 
 def resolve_lora(

@@ -34,6 +34,8 @@ def settings_of(spec: TrainSpec) -> dict[str, Any]:
         "gradient_checkpointing": spec.gradient_checkpointing,
         # Not given, it is chosen by the machine that trains.
         "precision": spec.precision if spec.origins["precision"] is Origin.GIVEN else AUTO,
+        "quantization": spec.quantization,
+        "compile": spec.compile,
         "early_stopping": dataclasses.asdict(stopping) if stopping else False,
     }
 

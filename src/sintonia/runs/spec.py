@@ -19,6 +19,7 @@ from sintonia.domain.choices import (
     LoraInit,
     OptimizerName,
     Precision,
+    Quantization,
     ScheduleName,
     Tuning,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "OptimizerSettings",
     "Origin",
     "Precision",
+    "Quantization",
     "ScheduleName",
     "ScheduleSettings",
     "SftSettings",
@@ -190,6 +192,10 @@ class TrainSpec:
     early_stopping: EarlyStopping | None = None
     precision: Precision = Precision.FLOAT32
     """Unless its origin is ``given``, the trainer may measure what its hardware is faster with."""
+    quantization: Quantization = Quantization.NONE
+    """Of the base's frozen linear layers."""
+    compile: bool = False
+    """Let torch compile the layers."""
     gradient_checkpointing: bool = False
     keep_checkpoints: int = 3
     snapshot_seconds: float = 120.0

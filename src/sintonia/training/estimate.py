@@ -7,6 +7,7 @@ memory, and then goes on with smaller micro-batches (``training/fitting.py``).
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,13 @@ from sintonia.data.forest import EncodedSequence, Forest, build_forest
 from sintonia.data.samples import Samples
 from sintonia.models.learning import learning
 from sintonia.models.policy import Policy
+from sintonia.models.quantized import BLOCK, BYTES_PER_WEIGHT
 from sintonia.objectives.base import Objective
-from sintonia.runs.spec import Precision, TrainSpec
+from sintonia.runs.plan import is_linear_layer
+from sintonia.runs.spec import Precision, Quantization, TrainSpec
 from sintonia.training import memory
 from sintonia.training.schedule import Schedule
-from sintonia.weights import model_shapes
+from sintonia.weights import Shape, model_shapes
 
 PROBE_TOKENS = (64, 320)
 """Two sizes: their difference is what a token costs, whatever a pass costs anyway."""
@@ -77,9 +80,16 @@ class Cost:
 
 def weight_bytes(spec: TrainSpec) -> int:
     """Return how large the base model is in memory, read from its headers."""
-    count = sum(int(np.prod(shape)) for shape in model_shapes(Path(spec.base.folder)).values())
     is_rounded = spec.precision is Precision.BFLOAT16 and spec.lora is not None
-    return count * (2 if is_rounded else 4)
+    wide = 2.0 if is_rounded else 4.0
+    is_quantized = spec.quantization is Quantization.NF4
+
+    def size(name: str, shape: Shape) -> float:
+        is_narrow = is_quantized and is_linear_layer(name, shape) and shape[-1] % BLOCK == 0
+        return math.prod(shape) * (BYTES_PER_WEIGHT if is_narrow else wide)
+
+    shapes = model_shapes(Path(spec.base.folder))
+    return int(sum(size(name, shape) for name, shape in shapes.items()))
 
 
 def work_of(

@@ -16,7 +16,7 @@ from sintonia.data.samples import Samples
 from sintonia.errors import TrainerFailed
 from sintonia.models.policy import Policy
 from sintonia.runs.layout import AttemptFolder, RunFolder
-from sintonia.runs.spec import Origin, TrainSpec
+from sintonia.runs.spec import Origin, Quantization, TrainSpec
 from sintonia.training import memory
 from sintonia.training.estimate import Cost, Work, measure_cost, weight_bytes
 from sintonia.training.measured import Measured
@@ -35,13 +35,19 @@ class Fitting:
     measured: Measured
     reporter: Reporter
 
-    def check_weights(self, spec: TrainSpec) -> None:
-        """Raise ``TrainerFailed`` for a base model that cannot even be loaded."""
-        needed, limit = weight_bytes(spec), memory.limit_bytes()
-        if needed > limit and not torch.cuda.is_available():
+    def check_weights(self, spec: TrainSpec, where: str) -> None:
+        """Raise ``TrainerFailed`` for a base model that cannot even be loaded.
+
+        A base that a processor keeps in four bits is as wide as ever while it is read.
+        """
+        is_gpu = where == "cuda"
+        kept = spec if is_gpu else dataclasses.replace(spec, quantization=Quantization.NONE)
+        needed, limit = weight_bytes(kept), _limit_bytes(torch.device(where))
+        if needed > limit:
+            place = "this GPU" if is_gpu else "this machine"
             raise _refusal(
-                f"Base model {spec.base.name} alone needs {_size(needed)} of memory and this "
-                f"machine has {_size(limit)}. Choose a smaller one."
+                f"Base model {spec.base.name} alone needs {_size(needed)} of memory and {place} "
+                f"has {_size(limit)}. Choose a smaller one."
             )
 
     def after(
@@ -85,7 +91,7 @@ class Fitting:
             return spec
         cost = measure_cost(policy, training, work.learned_part)
         self.reporter.beat()
-        limit = _limit_bytes(policy)
+        limit = _limit_bytes(policy.device)
         tokens = self.tokens_that_fit(spec, work, cost, limit)
         if tokens < spec.micro_batch_tokens:
             self.measured.change(MICRO_BATCH_TOKENS, tokens)
@@ -141,9 +147,10 @@ class Fitting:
         return room
 
 
-def _limit_bytes(policy: Policy) -> int:
-    if policy.device.type == "cuda":
-        return int(torch.cuda.mem_get_info(policy.device)[1])
+def _limit_bytes(device: torch.device) -> int:
+    """Return how much memory training may use there; of a GPU what others have is taken off."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
     return memory.limit_bytes()
 
 

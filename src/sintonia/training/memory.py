@@ -133,6 +133,7 @@ def is_out_of_memory(problem: Exception) -> bool:
         or type(problem).__name__ == "OutOfMemoryError"
         or "can't allocate memory" in told
         or "not enough memory" in told
+        or "CUBLAS_STATUS_ALLOC_FAILED" in told
     )
 
 

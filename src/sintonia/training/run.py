@@ -48,7 +48,7 @@ from sintonia.training.reporter import Reporter, RowProgress
 from sintonia.training.result import conclude
 from sintonia.training.room import Room, disk_full, is_disk_full
 from sintonia.training.row_losses import TRAINING, VALIDATION, RowLosses
-from sintonia.training.start import begin, shares_prefixes
+from sintonia.training.start import begin, shares_prefixes, tell_kind
 
 _TOLD_SLOWDOWN = 1.5
 """From so many times slower on, a chosen precision earns a warning."""
@@ -143,7 +143,8 @@ def _prepare(
     """Load model and data, see that they fit this machine, and restore the newest checkpoint."""
     folder, reporter = surroundings.folder, surroundings.reporter
     fitting = Fitting(surroundings.measured, reporter)
-    fitting.check_weights(spec)
+    where = precision.device()
+    fitting.check_weights(spec, where)
     base = Path(spec.base.folder)
     verify(base)
     if hash_file(base / MANIFEST) != spec.base.sha256:
@@ -157,8 +158,9 @@ def _prepare(
     reporter.beat()
     spec = fitting.after(folder, surroundings.attempt, spec, training)
     reporter.diary.begin()
-    learner = begin(spec, precision.device())
+    learner = begin(spec, where)
     reporter.beat()
+    tell_kind(spec, where, reporter)
     if not shares_prefixes(spec, learner.policy, reporter):
         training, validation = training.apart(), validation.apart() if validation else None
     objective = plugins.load(objectives, spec.objective).build(spec)

@@ -12,10 +12,14 @@ from transformers import PreTrainedModel
 
 from sintonia.errors import RefusedModel
 from sintonia.models import adapters, attention, decoder, products, whole
+from sintonia.models.compiled import check_compiler, compile_layers
+from sintonia.models.flex import flex_on
 from sintonia.models.learning import recompute_layers
 from sintonia.models.load import Place, load_base
 from sintonia.models.policy import Policy
-from sintonia.runs.spec import LoraSettings, Origin, Precision, TrainSpec
+from sintonia.models.quantized import check_installed
+from sintonia.runs.plan import linear_layers
+from sintonia.runs.spec import LoraSettings, Origin, Precision, Quantization, TrainSpec
 from sintonia.sealed import MANIFEST, hash_file, read_json, verify
 from sintonia.training.checkpoint import Learner, Progress
 from sintonia.training.model_card import CARD
@@ -29,12 +33,9 @@ def begin(spec: TrainSpec, device: str) -> Learner:
     Raises ``RefusedModel`` for weights that are not the planned ones, or not for this base, and
     ``InvalidValue`` for an adapter that cannot be made.
     """
-    if spec.lora is not None:
-        adapters.check(spec.lora)  # before a model is loaded
+    _check(spec, device)  # before a model is loaded
     is_rounded = spec.precision is Precision.BFLOAT16
-    # Rounded weights would lose what full tuning adds to them: there only products are rounded.
-    dtype = torch.bfloat16 if is_rounded and spec.lora is not None else torch.float32
-    model = load_base(Path(spec.base.folder), Place(dtype, device))
+    model = load_base(Path(spec.base.folder), _place(spec, device))
     parent = _parent_adapter(spec)
     if spec.lora is None:
         _train_everything(model, parent)
@@ -42,9 +43,29 @@ def begin(spec: TrainSpec, device: str) -> Learner:
         _adapt(model, spec, spec.lora, parent)
     if spec.gradient_checkpointing:
         recompute_layers(model)
+    if spec.compile:
+        compile_layers(model)
     policy = Policy(model, rounds_products=is_rounded and spec.lora is None)
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     return Learner(policy, build_optimizer(trained, spec.optimizer), Progress())
+
+
+def tell_kind(spec: TrainSpec, device: str, reporter: Reporter) -> None:
+    """Tell in events what differs from the usual way to compute."""
+    if spec.quantization is Quantization.NF4:
+        reporter.event(
+            "The base's linear layers are kept in four bits (nf4) while the adapter trains over "
+            "them; the adapter is saved as usual and served over the base as it is stored."
+        )
+    if spec.compile:
+        reporter.event("Layers are compiled as they are met: the first steps take longer.")
+    problem = flex_on(device).problem
+    if problem:
+        reporter.event(
+            f"FlexAttention cannot be compiled here ({problem}): attention goes through a mask of "
+            "all pairs, which takes more memory and time. Install Triton and a C compiler.",
+            "warn",
+        )
 
 
 def shares_prefixes(spec: TrainSpec, policy: Policy, reporter: Reporter) -> bool:
@@ -64,6 +85,30 @@ def shares_prefixes(spec: TrainSpec, policy: Policy, reporter: Reporter) -> bool
     return True
 
 
+def _check(spec: TrainSpec, device: str) -> None:
+    """Raise ``InvalidValue`` for what cannot be made, or not on this machine."""
+    if spec.lora is not None:
+        adapters.check(spec.lora)
+    if spec.quantization is Quantization.NF4:
+        check_installed()
+    if spec.compile:
+        check_compiler(device)
+
+
+def _place(spec: TrainSpec, device: str) -> Place:
+    """Return how the base is loaded.
+
+    Rounded weights would lose what full tuning adds to them: there only products are rounded.
+    """
+    is_rounded = spec.precision is Precision.BFLOAT16 and spec.lora is not None
+    is_quantized = spec.quantization is Quantization.NF4
+    return Place(
+        torch.bfloat16 if is_rounded else torch.float32,
+        device,
+        linear_layers(Path(spec.base.folder)) if is_quantized else (),
+    )
+
+
 def _adapt(
     model: PreTrainedModel, spec: TrainSpec, lora: LoraSettings, parent: Path | None
 ) -> None:
@@ -73,6 +118,8 @@ def _adapt(
         adapters.reset(model, spec.seed)
     else:
         adapters.load(model, parent)
+    if spec.compile or model.device.type != "cpu":  # what follows is a processor's own code
+        return
     if not spec.gradient_checkpointing:  # fused layers keep little, but more than nothing
         decoder.fuse(model)
     products.quicken(model)
