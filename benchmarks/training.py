@@ -78,9 +78,8 @@ def run(works: dict[str, Work], folder: Path) -> figures.Answers:
     """Let all sides make all steps, alternating. Raises ``SideEnded``."""
     answers: dict[str, list[Answer]] = {name: [] for name in works}
     with started(works, folder) as sides:
-        turns = take_turns(sides)
-        for number, _ in enumerate(works["ours"].batches, 1):
-            step = next(turns)
+        steps = range(1, 1 + len(works["ours"].batches))
+        for number, step in zip(steps, take_turns(sides), strict=False):
             for name, answer in step.items():
                 answers[name].append(answer)
             told = "  ".join(f"{n} {step[n].seconds:.2f} s loss {step[n].loss:.5f}" for n in works)
@@ -114,7 +113,10 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Try TRL's settings, run both sides, alternating, and return the figures."""
     chosen = settings.load()
     library = Library(chosen.home, catalog.load(chosen.aliases))
-    base = Path(library.fetch(arguments.model, lambda _what, _part: None).ref.folder)
+    model = library.find(arguments.model) or library.fetch(
+        arguments.model, lambda _what, _part: None
+    )
+    base = Path(model.ref.folder)
     wanted = Wanted(
         arguments.rows,
         arguments.method,
