@@ -68,7 +68,8 @@ def base_of(arguments: argparse.Namespace, folder: Path, dtype: torch.dtype) -> 
     """Return the folder of the base: a model of the library, or random weights of a shape."""
     chosen = settings.load()
     library = Library(chosen.home, catalog.load(chosen.aliases))
-    base = Path(library.fetch(arguments.model, lambda _what, _part: None).ref.folder)
+    model = library.find(arguments.model) or library.fetch(arguments.model, lambda *_: None)
+    base = Path(model.ref.folder)
     if arguments.shape is None:
         return base
     return make(SHAPES[arguments.shape], base, folder / "random", dtype)
@@ -94,9 +95,8 @@ def run(works: dict[str, Work], folder: Path) -> figures.Answers:
     """Let all sides make all steps, alternating. Raises ``SideEnded``."""
     answers: dict[str, list[Answer]] = {name: [] for name in works}
     with started(works, folder) as sides:
-        turns = take_turns(sides)
-        for number, _ in enumerate(works["ours"].batches, 1):
-            step = next(turns)
+        steps = range(1, 1 + len(works["ours"].batches))
+        for number, step in zip(steps, take_turns(sides), strict=False):
             for name, answer in step.items():
                 answers[name].append(answer)
             told = "  ".join(f"{n} {step[n].seconds:.2f} s loss {step[n].loss:.5f}" for n in works)
