@@ -9,9 +9,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from sintonia.jobs.executors.local import PATIENT_THREADS
 from sintonia.runs.layout import RunFolder
 
 MODULE = "sintonia.training.run"
+TIMEOUT_SECONDS = 240
+_ENVIRONMENT = {**PATIENT_THREADS, **os.environ}
 
 
 def launch(run: RunFolder, attempt: int, size: int = 2) -> subprocess.Popen[bytes]:
@@ -20,7 +23,7 @@ def launch(run: RunFolder, attempt: int, size: int = 2) -> subprocess.Popen[byte
     command = [sys.executable, *launcher, "-m", MODULE, str(run.path), "--attempt", str(attempt)]
     run.attempt(attempt).path.mkdir(parents=True, exist_ok=True)
     with run.attempt(attempt).output.open("wb") as output:
-        return subprocess.Popen(command, stdout=output, stderr=output)
+        return subprocess.Popen(command, env=_ENVIRONMENT, stdout=output, stderr=output)
 
 
 def start_ranks(
@@ -43,7 +46,7 @@ def start_two(
     started = []
     for rank in range(2):
         own = {"RANK": str(rank), "SINTONIA_FAILPOINT": failpoints.get(rank, "")}
-        environment = {**os.environ, **world, **own}
+        environment = {**_ENVIRONMENT, **world, **own}
         with (folder / f"output-{rank}.log").open("wb") as output:
             started.append(
                 subprocess.Popen(
@@ -55,7 +58,7 @@ def start_two(
 
 def ends_of(processes: list[subprocess.Popen[bytes]]) -> list[int]:
     """Wait for all; return their exit statuses by rank."""
-    return [process.wait(timeout=120) for process in processes]
+    return [process.wait(timeout=TIMEOUT_SECONDS) for process in processes]
 
 
 def said(folder: Path) -> str:

@@ -49,7 +49,7 @@ def plan_of(folder: Path, home: Path, make_row) -> TrainSpec:
     assert plan.total_steps == STEPS
     return dataclasses.replace(
         plan,
-        threads=2,
+        threads=1,
         micro_batch_tokens=128,
         validate_every_steps=2,
         snapshot_seconds=0.0,
@@ -112,7 +112,7 @@ def assert_alike(run: RunFolder, attempt: int, other: RunFolder) -> None:
 def test_two_processes_learn_and_measure_what_one_does(plan, tmp_path):
     one, run = trained_alone(plan, tmp_path / "one"), prepare(plan, tmp_path / "two")
     write_json(run.measured, {"threads": 4})
-    assert launch(run, 1).wait(timeout=120) == 0, said(run.attempt(1).path)
+    assert ends_of([launch(run, 1)]) == [0], said(run.attempt(1).path)
     assert_alike(run, 1, one)
     assert events_of(run, 1)[0] == "2 processes train together; threads of each: 2"
     names = {path.name for path in run.attempt(1).path.iterdir()}
@@ -146,7 +146,7 @@ def test_a_killed_process_ends_the_attempt_and_the_next_goes_on(killed, spec, al
     assert "ended without a word" in events_of(run, 1)[-1]
     # One process goes on for a step, and then two again.
     assert attempt_in_process(spec, run.path, StopAfter(1)).step == 3
-    assert launch(run, 3).wait(timeout=120) == 0, said(run.attempt(3).path)
+    assert ends_of(start_ranks(run, 3, {})) == [0, 0], said(run.attempt(3).path)
     assert_alike(run, 3, alone)
 
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from sintonia.data.forest import EncodedSequence
-from sintonia.errors import TrainerFailed
+from sintonia.errors import SintoniaError, TrainerFailed
 from sintonia.training.shards import shards
 
 T = TypeVar("T")
@@ -165,9 +165,9 @@ class World:
         """Part from the others; whoever waits for this process learns ``problem`` at once.
 
         One that failed waits until the first has written it down: launchers end all processes
-        when one ends badly.
+        when one ends badly. Who has left may leave again.
         """
-        if self.store is None:
+        if self.store is None or not dist.is_initialized():
             return
         with contextlib.suppress(RuntimeError):  # the store's own process may be gone
             if problem is not None:
@@ -212,21 +212,26 @@ def joined() -> Iterator[World]:
         yield ALONE
         return
     store, rank, size = next(iter(rendezvous("env://", timeout=TIMEOUT)))
-    store = dist.PrefixStore("sintonia", store)  # type: ignore[attr-defined]
+    # A launcher that starts all again may keep its store, with what was said before.
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"sintonia-{start}", store)  # type: ignore[attr-defined]
     # Words and measurements are on the processor wherever the model is.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    world = World(
+        rank=rank,
+        size=size,
+        local_rank=int(os.environ.get("LOCAL_RANK", rank)),
+        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", size)),
+        store=store,
+    )
     try:
-        yield World(
-            rank=rank,
-            size=size,
-            local_rank=int(os.environ.get("LOCAL_RANK", rank)),
-            local_size=int(os.environ.get("LOCAL_WORLD_SIZE", size)),
-            store=store,
-        )
+        yield world
+    except SintoniaError as problem:
+        world.leave({"message": problem.message})
+        raise
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        world.leave()
 
 
 def _all_gather(content: bytes, size: int) -> list[bytes]:

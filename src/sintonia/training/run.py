@@ -115,6 +115,8 @@ def _ended(
         return _train(folder, attempt, stop, room, world)
     except ProcessLost:
         raise
+    except OtherFailed as problem:  # the process that failed has printed more
+        return ExitRecord(ExitStatus.FAILED, **problem.told)
     # The one broad handler of the trainer: whatever it is, the run's directory says so.
     except Exception as problem:  # noqa: BLE001
         with contextlib.suppress(OSError):  # the disk may be full
@@ -297,8 +299,6 @@ def _tell_bfloat16(reporter: Reporter, where: str) -> None:
 
 
 def _failure(problem: Exception) -> ExitRecord:
-    if isinstance(problem, OtherFailed):
-        return ExitRecord(ExitStatus.FAILED, **problem.told)
     if is_disk_full(problem):
         problem = disk_full()
     if memory.is_out_of_memory(problem):
