@@ -23,6 +23,17 @@ def row(number: int) -> str:
     return json.dumps({"messages": messages})
 
 
+def pair(number: int) -> str:
+    row = {
+        "input": {
+            "messages": [{"role": "user", "content": f"Say {'very ' * (number % 5)}{number}"}]
+        },
+        "preferred_output": [{"role": "assistant", "content": f"{number}!" * (1 + number % 3)}],
+        "non_preferred_output": [{"role": "assistant", "content": "No. " * (1 + number % 4)}],
+    }
+    return json.dumps(row)
+
+
 def start(run: RunFolder, attempt: int, failpoint: str = "") -> subprocess.Popen[bytes]:
     run.attempt(attempt).path.mkdir(parents=True, exist_ok=True)
     with run.attempt(attempt).output.open("wb") as output:

@@ -13,7 +13,7 @@ from sintonia.data.samples import EncodingRules, load_samples
 from sintonia.models.load import load_base
 from sintonia.models.policy import Policy
 from sintonia.objectives import sft
-from sintonia.training.evaluate import evaluate
+from sintonia.training.evaluate import Evaluation
 
 SMALL = 80
 """So few tokens a forest that the rows need many."""
@@ -38,14 +38,8 @@ def test_validation_needs_no_gradients_and_forgets_each_forests_logits(planned, 
         seen.append(weakref.ref(output.logits))
 
     with policy.model.register_forward_hook(look):
-        found = evaluate(
-            policy,
-            sft.build(planned),
-            samples,
-            range(samples.num_rows),
-            max_tokens=SMALL,
-            beat=lambda: None,
-        )
+        evaluation = Evaluation(policy, sft.build(planned), max_tokens=SMALL, beat=lambda: None)
+        found = evaluation.over(samples, range(samples.num_rows))
     assert len(seen) > 5
     assert all(logits() is None for logits in seen)
     rows = found.rows.means()
@@ -55,10 +49,8 @@ def test_validation_needs_no_gradients_and_forgets_each_forests_logits(planned, 
 
 def test_a_rows_loss_is_that_of_the_row_alone_however_it_was_packed(planned, samples):
     policy = Policy(load_base(Path(planned.base.folder)))
-    objective, beat = sft.build(planned), (lambda: None)
-    together = evaluate(
-        policy, objective, samples, range(samples.num_rows), max_tokens=2048, beat=beat
-    )
+    evaluation = Evaluation(policy, sft.build(planned), max_tokens=2048, beat=lambda: None)
+    together = evaluation.over(samples, range(samples.num_rows))
     for row in (0, 7, 22):
-        alone = evaluate(policy, objective, samples, [row], max_tokens=2048, beat=beat)
+        alone = evaluation.over(samples, [row])
         assert together.rows.means()[row] == pytest.approx(alone.loss, rel=1e-5)

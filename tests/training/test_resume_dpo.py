@@ -9,7 +9,7 @@ import signal
 
 import numpy as np
 import pytest
-from run_kit import finish, prepare, start, steps_of
+from run_kit import finish, pair, prepare, start, steps_of
 
 from sintonia import workflow
 from sintonia.domain.methods import Hyperparameters
@@ -21,17 +21,6 @@ from sintonia.sealed import hash_file, verify, write_json
 
 PART, ARRAY = "rows-000000000", "log_probabilities.npy"
 REWARDS = {"reward_chosen", "reward_rejected", "reward_margin", "reward_accuracy"}
-
-
-def pair(number: int) -> str:
-    row = {
-        "input": {
-            "messages": [{"role": "user", "content": f"Say {'very ' * (number % 5)}{number}"}]
-        },
-        "preferred_output": [{"role": "assistant", "content": f"{number}!" * (1 + number % 3)}],
-        "non_preferred_output": [{"role": "assistant", "content": "No. " * (1 + number % 4)}],
-    }
-    return json.dumps(row)
 
 
 @pytest.fixture(scope="module")

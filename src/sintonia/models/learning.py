@@ -1,8 +1,8 @@
 """The state of a model while it learns, which differs from that in which it is measured.
 
-Everything random in a step depends on the run's seed and the step alone, so that a resumed run
-draws what an uninterrupted one would. The model's own dropouts stay off: only what the settings
-ask for is random.
+Everything random in a step depends on the run's seed, the step and the process's rank alone, so
+that a resumed run draws what an uninterrupted one would. The model's own dropouts stay off: only
+what the settings ask for is random.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from sintonia.models.lora import LoraLinear
 
 
 @contextmanager
-def learning(model: PreTrainedModel, seed: int, step: int) -> Iterator[None]:
-    """Let adapters drop inputs and layers be recomputed, for one step's forwards and backwards."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
+def learning(model: PreTrainedModel, seed: int, step: int, rank: int = 0) -> Iterator[None]:
+    """Let adapters drop inputs and layers be recomputed, for one step's forwards and backwards.
+
+    Each ``rank`` of several processes draws numbers of its own.
+    """
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0]))
     switched = [module for module in model.modules() if _learns_otherwise(module)]
     for module in switched:
         module.training = True

@@ -200,7 +200,8 @@ class TrainSpec:
     keep_checkpoints: int = 3
     snapshot_seconds: float = 120.0
     threads: int = 0
-    """0 means one for each core, fixed in ``measured.json`` at the first start."""
+    """Of all processes on a machine; 0 means one for each core, fixed in ``measured.json`` at the
+    first start."""
     cache_folder: str = ""
     """Where encoded rows are kept between runs; empty means inside the run."""
     origins: Mapping[str, Origin] = field(default_factory=dict)

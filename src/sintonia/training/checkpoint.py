@@ -24,6 +24,7 @@ from sintonia.runs.layout import RunFolder, step_folder_name, step_of
 from sintonia.runs.spec import TrainSpec
 from sintonia.sealed import read_json, seal, verify, write_json
 from sintonia.training import model_card, row_losses
+from sintonia.training.distributed import ALONE, World
 from sintonia.training.optimizer import Optimizer
 from sintonia.training.reporter import Reporter
 from sintonia.training.room import Room
@@ -56,12 +57,22 @@ class Learner:
 
 
 class Checkpoints:
-    """Writes and finds the checkpoints of one run."""
+    """Writes and finds the checkpoints of one run.
 
-    def __init__(self, run: RunFolder, spec: TrainSpec, room: Room) -> None:
+    Of several processes the first one alone writes and tidies; all of them resume. A checkpoint
+    does not know how many there were.
+    """
+
+    def __init__(self, run: RunFolder, spec: TrainSpec, room: Room, world: World = ALONE) -> None:
         self._run = run
         self._spec = spec
         self._room = room
+        self._world = world
+        if world.is_first:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        run = self._run
         for folder in (run.checkpoints, run.snapshots):
             folder.mkdir(exist_ok=True)
             for torn in folder.glob(".*.work"):
@@ -89,26 +100,34 @@ class Checkpoints:
 
         Returns the metrics of that step; empty when the run begins.
         """
+        found = self._world.from_first(lambda: self._newest_good(reporter))
+        if found is None:
+            return {}
+        folder = self._run.path / found
+        state = read_json(folder / STATE)
+        self._load_weights(learner, folder)
+        learner.optimizer.load_state_tensors(load_file(folder / STATE_TENSORS))
+        learner.progress.step = step_of(folder)
+        learner.progress.trained_tokens = state["trained_tokens"]
+        row_losses.load(learner.row_losses, folder)
+        reporter.event(f"Training resumed after step {learner.progress.step}")
+        metrics: Mapping[str, Any] = state["metrics"]
+        if folder.parent == self._run.checkpoints:  # a kill may have come before it was told
+            reporter.checkpoint(folder, metrics)
+        return metrics
+
+    def _newest_good(self, reporter: Reporter) -> str | None:
+        """Return the folder to resume from, relative to the run; damaged ones go."""
         for folder in self._run.resume_points():
             try:
                 verify(folder)
-                state = read_json(folder / STATE)
             except DamagedCheckpoint as problem:
                 reporter.event(f"A checkpoint was damaged and is not used: {problem}", "warn")
                 shutil.rmtree(folder)  # or it would count among those kept
                 continue
-            self._refuse_foreign(folder, state["run_id"])
-            self._load_weights(learner, folder)
-            learner.optimizer.load_state_tensors(load_file(folder / STATE_TENSORS))
-            learner.progress.step = step_of(folder)
-            learner.progress.trained_tokens = state["trained_tokens"]
-            row_losses.load(learner.row_losses, folder)
-            reporter.event(f"Training resumed after step {learner.progress.step}")
-            metrics: Mapping[str, Any] = state["metrics"]
-            if folder.parent == self._run.checkpoints:  # a kill may have come before it was told
-                reporter.checkpoint(folder, metrics)
-            return metrics
-        return {}
+            self._refuse_foreign(folder, read_json(folder / STATE)["run_id"])
+            return str(folder.relative_to(self._run.path))
+        return None
 
     def _refuse_foreign(self, folder: Path, run_id: str) -> None:
         if run_id != self._spec.run_id:

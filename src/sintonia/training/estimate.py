@@ -25,6 +25,7 @@ from sintonia.runs.plan import is_linear_layer
 from sintonia.runs.spec import Precision, Quantization, TrainSpec
 from sintonia.training import memory
 from sintonia.training.schedule import Schedule
+from sintonia.training.shards import shards
 from sintonia.weights import Shape, model_shapes
 
 PROBE_TOKENS = (64, 320)
@@ -49,11 +50,14 @@ class Work:
     validation_tokens: float
     """Over the whole run."""
     largest_batch_tokens: int
-    """About: of the batches looked at. Micro-batches larger than that stay empty in part."""
+    """About: of one process's share of the batches looked at. Micro-batches larger than that stay
+    empty in part."""
     largest_row_tokens: int
     """No micro-batch can be smaller than the largest row needs."""
     learned_part: float
     """Of the tokens; they alone meet the vocabulary."""
+    num_processes: int = 1
+    """They share the tokens."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ class Cost:
     def seconds_for(self, work: Work) -> float:
         """Return how long a run takes."""
         trained = work.tokens_a_step * work.num_steps
-        return self.token_seconds * (trained + FORWARD_PART * work.validation_tokens)
+        computed = trained + FORWARD_PART * work.validation_tokens
+        return self.token_seconds * computed / work.num_processes
 
 
 def weight_bytes(spec: TrainSpec) -> int:
@@ -93,17 +98,22 @@ def weight_bytes(spec: TrainSpec) -> int:
 
 
 def work_of(
-    spec: TrainSpec, objective: Objective, training: Samples, validation: Samples | None
+    spec: TrainSpec,
+    objective: Objective,
+    training: Samples,
+    validation: Samples | None,
+    num_processes: int = 1,
 ) -> Work:
     """Return what a run has to compute, from a few of its steps."""
     schedule = Schedule(training.num_rows, spec.batch_size, spec.seed)
     steps = np.linspace(1, schedule.steps_an_epoch, STEPS_LOOKED_AT).astype(int)
-    learned, batches = 0, []
+    learned, parts = 0, []
     for step in sorted({int(step) for step in steps}):
         sequences = training.sequences_of(schedule.rows_of(step))
-        forests = list(objective.batches(sequences, spec.micro_batch_tokens))
-        batches.append(sum(forest.num_tokens for forest in forests))
-        learned += sum(len(forest.targets_N) for forest in forests)
+        for part in shards(sequences, num_processes):
+            forests = list(objective.batches(part, spec.micro_batch_tokens))
+            parts.append(sum(forest.num_tokens for forest in forests))
+            learned += sum(len(forest.targets_N) for forest in forests)
     measured_tokens = 0.0
     if validation is not None:
         batch_part = min(1.0, spec.batch_size / validation.num_rows)
@@ -111,12 +121,13 @@ def work_of(
         times = spec.n_epochs + batch_part * (spec.total_steps // every if every else 0)
         measured_tokens = times * float(validation.row_tokens_R.sum())
     return Work(
-        tokens_a_step=sum(batches) / len(batches),
+        tokens_a_step=sum(parts) / len(parts) * num_processes,
         num_steps=spec.total_steps,
         validation_tokens=measured_tokens,
-        largest_batch_tokens=max(batches),
+        largest_batch_tokens=max(parts),
         largest_row_tokens=int(training.row_tokens_R.max()),
-        learned_part=min(1.0, learned / sum(batches)),
+        learned_part=min(1.0, learned / sum(parts)),
+        num_processes=num_processes,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from sintonia.data.forest import Forest
 from sintonia.data.samples import Samples
 from sintonia.models.policy import Policy
 from sintonia.objectives.base import LossOutput, Objective
+from sintonia.training.distributed import ALONE, World
 from sintonia.training.row_losses import RowSums
 
 _ROWS_AT_ONCE = 32
@@ -39,43 +40,61 @@ class Totals:
         self.loss = 0.0
         self.count = 0.0
         self._sums: dict[str, float] = {}
-        self._rows = RowSums()
+        self.rows = RowSums()
 
     def add(self, forest: Forest, output: LossOutput) -> None:
         """Add one micro-batch; nothing of its graph is kept."""
-        self.loss += output.measured
-        self.count += output.count
-        for name, value in output.sums.items():
+        self.take(output.measured, output.count, output.sums)
+        self.rows.add(forest, output)
+
+    def of_all(self, world: World) -> Totals:
+        """Return what all processes added together."""
+        if world.is_alone:
+            return self
+        whole = Totals()
+        told = (self.loss, self.count, self._sums, self.rows.told)
+        for loss, count, sums, rows in world.gather(told):
+            whole.take(loss, count, sums)
+            whole.rows.take(rows)
+        return whole
+
+    def take(self, loss: float, count: float, sums: Mapping[str, float]) -> None:
+        """Add a loss and metrics, as sums over ``count``."""
+        self.loss += loss
+        self.count += count
+        for name, value in sums.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        self._rows.add(forest, output)
 
     def means(self) -> Measured:
         """Return the means over everything added."""
         metrics = {name: value / self.count for name, value in self._sums.items()}
-        return Measured(self.loss / self.count, metrics, self._rows)
+        return Measured(self.loss / self.count, metrics, self.rows)
 
 
-@torch.no_grad()
-def evaluate(
-    policy: Policy,
-    objective: Objective,
-    samples: Samples,
-    rows: Iterable[int],
-    *,
-    max_tokens: int,
-    beat: Callable[[], None],
-) -> Measured:
-    """Return the means over ``rows``.
+@dataclass(frozen=True)
+class Evaluation:
+    """How rows are measured."""
 
-    ``beat`` is called after each micro-batch, whose logits are gone by then.
-    """
-    totals = Totals()
-    for chunk in _chunks(list(rows)):
-        for forest in objective.batches(samples.sequences_of(chunk), max_tokens):
-            totals.add(forest, objective.loss(policy, forest))
-            beat()
-    return totals.means()
+    policy: Policy
+    objective: Objective
+    max_tokens: int
+    """Of one forest."""
+    beat: Callable[[], None]
+    """Called after each micro-batch, whose logits are gone by then."""
+    world: World = ALONE
+    """Its processes share the rows, and each gets the means over all of them."""
+
+    @torch.no_grad()
+    def over(self, samples: Samples, rows: Iterable[int]) -> Measured:
+        """Return the means over ``rows``."""
+        totals = Totals()
+        for chunk in _chunks(list(rows), _ROWS_AT_ONCE * self.world.size):
+            sequences = self.world.own(samples.sequences_of(chunk))
+            for forest in self.objective.batches(sequences, self.max_tokens):
+                totals.add(forest, self.objective.loss(self.policy, forest))
+                self.beat()
+        return totals.of_all(self.world).means()
 
 
-def _chunks(rows: list[int]) -> list[list[int]]:
-    return [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
+def _chunks(rows: list[int], size: int) -> list[list[int]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -18,12 +18,14 @@ from sintonia.models.policy import Policy
 from sintonia.runs.layout import AttemptFolder, RunFolder
 from sintonia.runs.spec import Origin, Quantization, TrainSpec
 from sintonia.training import memory
+from sintonia.training.distributed import ALONE, World
 from sintonia.training.estimate import Cost, Work, measure_cost, weight_bytes
 from sintonia.training.measured import Measured
 from sintonia.training.reporter import Reporter
 
 REFUSED = "insufficient_memory"
 MICRO_BATCH_TOKENS = "micro_batch_tokens"
+TOLD_NEEDS = "told_needs"
 MIN_TOKENS = 64
 GIGABYTE = 10**9
 
@@ -34,6 +36,8 @@ class Fitting:
 
     measured: Measured
     reporter: Reporter
+    world: World = ALONE
+    """Each of its processes holds a model; those of one machine share its memory."""
 
     def check_weights(self, spec: TrainSpec, where: str) -> None:
         """Raise ``TrainerFailed`` for a base model that cannot even be loaded.
@@ -42,12 +46,12 @@ class Fitting:
         """
         is_gpu = where == "cuda"
         kept = spec if is_gpu else dataclasses.replace(spec, quantization=Quantization.NONE)
-        needed, limit = weight_bytes(kept), _limit_bytes(torch.device(where))
+        needed, limit = weight_bytes(kept), self._limit_bytes(torch.device(where))
         if needed > limit:
-            place = "this GPU" if is_gpu else "this machine"
+            place = "this GPU" if is_gpu else self._owner
             raise _refusal(
                 f"Base model {spec.base.name} alone needs {_size(needed)} of memory and {place} "
-                f"has {_size(limit)}. Choose a smaller one."
+                f"has {_size(limit)}. Choose a smaller one{self._or_fewer}."
             )
 
     def after(
@@ -57,6 +61,12 @@ class Fitting:
 
         Raises ``TrainerFailed`` when smaller micro-batches cannot help any more.
         """
+        tokens = self.world.from_first(lambda: self._tokens_after(run, attempt, spec, training))
+        return dataclasses.replace(spec, micro_batch_tokens=tokens)
+
+    def _tokens_after(
+        self, run: RunFolder, attempt: AttemptFolder, spec: TrainSpec, training: Samples
+    ) -> int:
         tokens = self.measured.fixed(MICRO_BATCH_TOKENS, lambda: spec.micro_batch_tokens)
         before = run.attempt(attempt.number - 1)
         if memory.ran_out(before) and self.measured.fixed("halved_after", lambda: 0) != (
@@ -78,39 +88,54 @@ class Fitting:
             tokens //= 2
             self.measured.change(MICRO_BATCH_TOKENS, tokens)
             self.measured.change("halved_after", before.number)
-        return dataclasses.replace(spec, micro_batch_tokens=tokens)
+        return tokens
 
     def before_the_first_step(
         self, spec: TrainSpec, work: Work, policy: Policy, training: Samples
     ) -> TrainSpec:
         """Estimate once in a run what it needs, tell it, and return the spec that fits.
 
+        Once more where more processes than before share a machine.
+
         Raises ``TrainerFailed`` with what would fit when nothing does.
         """
-        if "told_needs" in self.measured:
-            return spec
+        tokens = self.world.from_first(lambda: self._tokens_told(spec, work, policy, training))
+        return dataclasses.replace(spec, micro_batch_tokens=tokens)
+
+    def _tokens_told(self, spec: TrainSpec, work: Work, policy: Policy, training: Samples) -> int:
+        if self._has_told():
+            return spec.micro_batch_tokens
         cost = measure_cost(policy, training, work.learned_part)
         self.reporter.beat()
-        limit = _limit_bytes(policy.device)
+        limit = self._limit_bytes(policy.device)
         tokens = self.tokens_that_fit(spec, work, cost, limit)
         if tokens < spec.micro_batch_tokens:
             self.measured.change(MICRO_BATCH_TOKENS, tokens)
         largest = min(tokens, work.largest_batch_tokens)
         needed = cost.bytes_for(max(largest, work.largest_row_tokens))
         self.reporter.event(
-            f"Training needs about {_size(needed)} of {_size(limit)} memory and about "
+            f"Training needs about {_size(needed)} of {_size(limit)} memory{self._each} and about "
             f"{in_words(cost.seconds_for(work))}: {work.num_steps:,} steps of about "
             f"{work.tokens_a_step:,.0f} tokens."
         )
         free = memory.free_bytes()
-        if policy.device.type == "cpu" and free is not None and needed > free + memory.used_bytes():
+        more = (needed - memory.used_bytes()) * self.world.local_size
+        if policy.device.type == "cpu" and free is not None and more > free:
             self.reporter.event(
                 f"Only {_size(free)} of memory are free at the moment: other programs may slow "
                 "training down or end it.",
                 "warn",
             )
-        self.measured.change("told_needs", {"bytes": needed, "seconds": cost.seconds_for(work)})
-        return dataclasses.replace(spec, micro_batch_tokens=tokens)
+        told = {"bytes": needed, "seconds": cost.seconds_for(work)}
+        self.measured.change(TOLD_NEEDS, {**told, "num_processes": self.world.local_size})
+        return tokens
+
+    def _has_told(self) -> bool:
+        """Tell whether the run was seen to fit, with as many processes to a machine as now."""
+        if TOLD_NEEDS not in self.measured:
+            return False
+        told: dict[str, float] = self.measured.fixed(TOLD_NEEDS, dict)
+        return bool(told.get("num_processes", 1) >= self.world.local_size)
 
     def tokens_that_fit(self, spec: TrainSpec, work: Work, cost: Cost, limit: int) -> int:
         """Return the tokens of a micro-batch that fits: those planned, or fewer.
@@ -123,11 +148,11 @@ class Fitting:
         if largest <= room:
             return planned
         needed = f"This job needs about {_size(cost.bytes_for(largest))} of memory"
-        has = f"this machine has {_size(limit)}"
+        has = f"{self._owner} has {_size(limit)}"
         if room < MIN_TOKENS:
             raise _refusal(
                 f"{needed}, {_size(cost.fixed_bytes)} of it for the model alone, and {has}. "
-                "Choose a smaller base model or a lower LoRA rank."
+                f"Choose a smaller base model or a lower LoRA rank{self._or_fewer}."
             )
         if room < work.largest_row_tokens:
             raise _refusal(
@@ -146,12 +171,25 @@ class Fitting:
         )
         return room
 
+    def _limit_bytes(self, device: torch.device) -> int:
+        """Return how much memory training may use there; of a GPU what others have is taken off."""
+        if device.type == "cuda":  # no two processes share one
+            return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
+        return memory.limit_bytes() // self.world.local_size
 
-def _limit_bytes(device: torch.device) -> int:
-    """Return how much memory training may use there; of a GPU what others have is taken off."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
-    return memory.limit_bytes()
+    @property
+    def _owner(self) -> str:
+        if self.world.local_size == 1:
+            return "this machine"
+        return f"each of {self.world.local_size} processes on this machine"
+
+    @property
+    def _each(self) -> str:
+        return "" if self.world.is_alone else f" in each of {self.world.size} processes"
+
+    @property
+    def _or_fewer(self) -> str:
+        return "" if self.world.is_alone else ", or start fewer processes"
 
 
 def _refusal(message: str) -> TrainerFailed:

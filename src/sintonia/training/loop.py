@@ -18,7 +18,8 @@ from sintonia.objectives.base import Objective
 from sintonia.runs.curve import StepPoint
 from sintonia.runs.spec import TrainSpec
 from sintonia.training.checkpoint import Checkpoints, Learner
-from sintonia.training.evaluate import Measured, Totals, evaluate
+from sintonia.training.distributed import ALONE, World
+from sintonia.training.evaluate import Evaluation, Measured, Totals
 from sintonia.training.learning_rate import learning_rate_at
 from sintonia.training.optimizer import clip
 from sintonia.training.reporter import Reporter
@@ -50,11 +51,13 @@ class Run:
     checkpoints: Checkpoints
     reporter: Reporter
     should_stop: Callable[[], bool]
-    """Asked after each step; true ends the run with a snapshot."""
+    """Asked after each step; true on any process ends the run, on all, with a snapshot."""
     is_superseded: Callable[[], bool] = lambda: False
     """Asked before anything that attempts share is written: whether a later attempt works."""
     curve: list[StepPoint] = field(default_factory=list)
     """What each step so far measured, those of earlier attempts included."""
+    world: World = ALONE
+    """The processes that train together."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -86,16 +89,18 @@ def train(run: Run, metrics: dict[str, float]) -> tuple[Ending, dict[str, float]
     schedule = Schedule(run.training.num_rows, run.spec.batch_size, run.spec.seed)
     progress = run.learner.progress
     last_saved = time.monotonic()
+    run.world.require_same_weights(progress.step, run.parameters)
     is_over = run.is_over
     while not is_over:
         progress.step += 1
         metrics = _do_step(run, schedule)
         failpoints.reach("step")
-        is_due = time.monotonic() - last_saved >= run.spec.snapshot_seconds
+        is_late = time.monotonic() - last_saved >= run.spec.snapshot_seconds
+        is_due, is_asked_to_stop = run.world.any_of(is_late, run.should_stop())
         is_last = progress.step >= run.spec.total_steps
         is_epoch_end = schedule.ends_epoch(progress.step) or is_last
         is_over = is_last or (is_epoch_end and run.is_over)
-        stops = run.should_stop() and not is_over
+        stops = is_asked_to_stop and not is_over
         if is_epoch_end or stops or is_due:
             _save(run, metrics, is_epoch_end=is_epoch_end)
             last_saved = time.monotonic()
@@ -105,7 +110,13 @@ def train(run: Run, metrics: dict[str, float]) -> tuple[Ending, dict[str, float]
 
 
 def _save(run: Run, metrics: dict[str, float], *, is_epoch_end: bool) -> None:
-    """Save an epoch's checkpoint, or a snapshot; the steps told before it become durable first."""
+    """Save an epoch's checkpoint, or a snapshot; the steps told before it become durable first.
+
+    All processes come here, and each holds all of it: the first one writes.
+    """
+    run.world.require_same_weights(run.learner.progress.step, run.parameters)
+    if not run.world.is_first:
+        return
     if run.is_superseded():
         raise AlreadyRunning("A later attempt has taken the run over; this one wrote nothing more.")
     run.reporter.sync()
@@ -149,19 +160,24 @@ def _do_step(run: Run, schedule: Schedule) -> dict[str, float]:
 
 
 def _learn(run: Run, rows: list[int]) -> Measured:
-    """Make one optimizer step on ``rows``, in as many micro-batches as they need."""
-    spec, learner = run.spec, run.learner
-    sequences = run.training.sequences_of(rows)
+    """Make one optimizer step on ``rows``, in as many micro-batches as they need.
+
+    Each process learns its shard, divided by the count of all of them; a process without one
+    takes the same step.
+    """
+    spec, learner, world = run.spec, run.learner, run.world
+    sequences = world.own(run.training.sequences_of(rows))
     forests = list(run.objective.batches(sequences, spec.micro_batch_tokens))
-    count = sum(run.objective.count(forest) for forest in forests)
+    count = world.sum(sum(run.objective.count(forest) for forest in forests))
     totals = Totals()
-    with learning(learner.policy.model, spec.seed, learner.progress.step):
+    with learning(learner.policy.model, spec.seed, learner.progress.step, world.rank):
         for forest in forests:
             output = run.objective.loss(learner.policy, forest)
             (output.total / count).backward()
             totals.add(forest, output)
             run.reporter.beat()
-    learned = totals.means()
+    learned = totals.of_all(world).means()
+    world.sum_gradients(run.parameters)
     norm = clip(run.parameters, spec.optimizer.max_gradient_norm)
     _check_finite(run, (learned.loss, norm), has_learned=learner.progress.step > 1)
     learner.row_losses[TRAINING].see(learned.rows)
@@ -195,11 +211,11 @@ def _validate(run: Run, step: int, *, is_epoch_end: bool) -> dict[str, float]:
 
 
 def _measure(run: Run, samples: Samples, rows: list[int]) -> Measured:
-    return evaluate(
+    evaluation = Evaluation(
         run.learner.policy,
         run.objective,
-        samples,
-        rows,
         max_tokens=run.spec.micro_batch_tokens,
         beat=run.reporter.beat,
+        world=run.world,
     )
+    return evaluation.over(samples, rows)

@@ -85,10 +85,12 @@ class Diary:
     peak: int = 0
     noted_at: float = 0.0
     kills: int | None = None
+    num_processes: int = 1
 
-    def begin(self) -> None:
-        """Note how things stand at the start."""
+    def begin(self, num_processes: int = 1) -> None:
+        """Note how things stand at the start; so many processes like this one share the memory."""
         self.kills = num_kills()
+        self.num_processes = num_processes
         self._write(peak_bytes())
 
     def note(self) -> None:
@@ -105,7 +107,8 @@ class Diary:
 
     def _write(self, peak: int) -> None:
         self.peak = peak
-        told = {"num_kills": self.kills, "peak_bytes": peak, "limit_bytes": limit_bytes()}
+        limit = limit_bytes() // self.num_processes
+        told = {"num_kills": self.kills, "peak_bytes": peak, "limit_bytes": limit}
         write_json(_diary(self.attempt), told)
 
 

@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from sintonia.errors import TrainerFailed
 from sintonia.runs.spec import Precision
 
 _SIZES = (256, 512, 512)
@@ -15,6 +16,22 @@ _TRIALS = 3
 def device() -> str:
     """Return where training runs: on a GPU if torch finds one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def claim_device(local_rank: int) -> None:
+    """Let ``cuda`` mean this process's own GPU.
+
+    Raises ``TrainerFailed`` when there is none left.
+    """
+    if not torch.cuda.is_available():
+        return
+    number = torch.cuda.device_count()
+    if local_rank >= number:
+        raise TrainerFailed(
+            f"Process {local_rank + 1} of this machine has no GPU: there are {number}. "
+            f"Start at most {number} processes on it."
+        )
+    torch.cuda.set_device(local_rank)
 
 
 def usual_precision(where: str) -> Precision:

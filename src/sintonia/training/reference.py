@@ -8,8 +8,9 @@ numbers, and no second model is kept in memory.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from sintonia.objectives.base import Objective, sum_by_sequence
 from sintonia.runs.layout import RunFolder
 from sintonia.runs.spec import TrainSpec
 from sintonia.sealed import seal, verify
+from sintonia.training.distributed import ALONE, World
 from sintonia.training.reporter import Reporter, RowProgress
 
 _ARRAY = "log_probabilities.npy"
@@ -46,6 +48,8 @@ class Reference:
     objective: Objective
     reporter: Reporter
     should_stop: Callable[[], bool] = lambda: False
+    world: World = ALONE
+    """Its processes share the rows; the first keeps what all found."""
 
     def attach(self, samples: Samples, what: str) -> Samples:
         """Return ``samples`` whose sequences carry their log-probability, if the objective asks.
@@ -60,11 +64,14 @@ class Reference:
         for start in range(0, samples.num_rows, _ROWS_OF_A_PART):
             rows = range(start, min(start + _ROWS_OF_A_PART, samples.num_rows))
             folder = self.folder.references / what / f"rows-{start:09}"
-            if not self._is_sealed(folder):
-                if self.should_stop():
-                    raise Interrupted
-                self._write(folder, self._score(samples, rows, told))
-            parts.append(np.load(folder / _ARRAY))
+            if self.world.from_first(partial(self._is_sealed, folder)):
+                parts.append(np.load(folder / _ARRAY))
+                continue
+            if any(self.world.any_of(self.should_stop())):
+                raise Interrupted
+            parts.append(self._score(samples, rows, told))
+            if self.world.is_first:
+                self._write(folder, parts[-1])
         return samples.with_references(np.concatenate(parts))
 
     def _is_sealed(self, folder: Path) -> bool:
@@ -80,20 +87,31 @@ class Reference:
         save_array(work / _ARRAY, found_S)
         seal(work, folder, {"run_id": self.spec.run_id})
 
-    @torch.no_grad()
     def _score(
         self, samples: Samples, rows: range, told: Callable[[int], None]
     ) -> NDArray[np.float64]:
         """Return the log-probabilities of the sequences of ``rows``."""
         first = samples.number_of(rows.start, 0)
         found_S = np.full(samples.number_of(rows.stop, 0) - first, np.nan)
-        for start in rows[::_ROWS_AT_ONCE]:
-            sequences = samples.sequences_of(range(start, min(start + _ROWS_AT_ONCE, rows.stop)))
-            for forest in self.objective.batches(sequences, self.spec.micro_batch_tokens):
-                sums_S = sum_by_sequence(self.policy.score(forest).log_probabilities_N, forest)
-                places = zip(forest.rows_S, forest.places_S, strict=True)
-                numbers = [samples.number_of(*place) - first for place in places]
-                found_S[numbers] = sums_S.cpu().numpy()
-                told(start)
+        own = list(self._scored(samples, rows, told))
+        for pairs in self.world.gather(own):
+            for number, log_probability in pairs:
+                found_S[number - first] = log_probability
         told(rows.stop)
         return found_S
+
+    @torch.no_grad()
+    def _scored(
+        self, samples: Samples, rows: range, told: Callable[[int], None]
+    ) -> Iterator[tuple[int, float]]:
+        """Yield the numbers and log-probabilities of this process's share of the sequences."""
+        size = _ROWS_AT_ONCE * self.world.size
+        for start in rows[::size]:
+            chunk = samples.sequences_of(range(start, min(start + size, rows.stop)))
+            own = self.world.own(chunk)
+            for forest in self.objective.batches(own, self.spec.micro_batch_tokens):
+                sums_S = sum_by_sequence(self.policy.score(forest).log_probabilities_N, forest)
+                places = zip(forest.rows_S.tolist(), forest.places_S.tolist(), strict=True)
+                numbers = [samples.number_of(*place) for place in places]
+                yield from zip(numbers, sums_S.tolist(), strict=True)
+                told(start)

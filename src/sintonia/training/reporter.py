@@ -16,15 +16,16 @@ from sintonia.training.verdict import Verdict
 class Reporter:
     """Writes records and keeps the heartbeat of one attempt."""
 
-    def __init__(self, attempt: AttemptFolder) -> None:
+    def __init__(self, attempt: AttemptFolder, *, is_silent: bool = False) -> None:
+        """``is_silent``: write nothing, for another process of the attempt speaks for all."""
         self.attempt = attempt
-        self._writer = RecordWriter(attempt)
+        self._writer = None if is_silent else RecordWriter(attempt)
         self.diary = Diary(attempt)
         self.beat()
 
     def step(self, metrics: Mapping[str, Any]) -> None:
         """Tell what a step measured."""
-        self._writer.write(RecordKind.STEP, time.time(), metrics)
+        self._write(RecordKind.STEP, metrics)
 
     def checkpoint(self, folder: Path, metrics: Mapping[str, Any]) -> None:
         """Tell that an epoch's checkpoint lies whole in ``folder``, and which ones there are."""
@@ -34,32 +35,39 @@ class Reporter:
             "metrics": dict(metrics),
             "kept": sorted(step_of(path) for path in folder.parent.glob("step-*")),
         }
-        self._writer.write(RecordKind.CHECKPOINT, time.time(), data)
-        self._writer.sync()
+        self._write(RecordKind.CHECKPOINT, data)
+        self.sync()
 
     def event(self, message: str, level: str = "info") -> None:
         """Tell something in words."""
-        self._writer.write(RecordKind.EVENT, time.time(), {"level": level, "message": message})
+        self._write(RecordKind.EVENT, {"level": level, "message": message})
 
     def verdict(self, verdict: Verdict) -> None:
         """Tell what the curve means, in words and for programs."""
         level = "info" if verdict.kind.is_good else "warn"
         told = {"kind": verdict.kind.value, "step": verdict.step, "message": verdict.message}
         data = {"level": level, "message": verdict.message, "verdict": told}
-        self._writer.write(RecordKind.EVENT, time.time(), data)
+        self._write(RecordKind.EVENT, data)
 
     def sync(self) -> None:
         """Make what was said durable; a checkpoint must not outlive the steps before it."""
-        self._writer.sync()
+        if self._writer is not None:
+            self._writer.sync()
 
     def beat(self) -> None:
         """Show that the trainer is alive and moving."""
-        self.attempt.heartbeat.touch()
-        self.diary.note()
+        if self._writer is not None:
+            self.attempt.heartbeat.touch()
+            self.diary.note()
 
     def close(self) -> None:
         """Make everything said so far durable."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _write(self, kind: RecordKind, data: Mapping[str, Any]) -> None:
+        if self._writer is not None:
+            self._writer.write(kind, time.time(), data)
 
 
 class RowProgress:

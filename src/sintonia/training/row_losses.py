@@ -7,7 +7,7 @@ uninterrupted one does, and each row once.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +36,19 @@ class RowSums:
         told = output.by_sequence
         if told is None:
             return
-        for row, total, count in zip(forest.rows_S, told.totals_S, told.counts_S, strict=True):
-            self._totals[int(row)] = self._totals.get(int(row), 0.0) + float(total)
-            self._counts[int(row)] = self._counts.get(int(row), 0.0) + float(count)
+        columns = (forest.rows_S, told.totals_S, told.counts_S)
+        self.take(zip(*(column.tolist() for column in columns), strict=True))
+
+    @property
+    def told(self) -> list[tuple[int, float, float]]:
+        """Return the rows with their sums, for another process."""
+        return [(row, total, self._counts[row]) for row, total in self._totals.items()]
+
+    def take(self, told: Iterable[tuple[int, float, float]]) -> None:
+        """Add what another process told."""
+        for row, total, count in told:
+            self._totals[row] = self._totals.get(row, 0.0) + total
+            self._counts[row] = self._counts.get(row, 0.0) + count
 
     def means(self) -> dict[int, float]:
         """Return the loss of each row that learned something."""

@@ -1,7 +1,8 @@
 """The trainer's command: ``python -m sintonia.training.run RUN_DIR [--attempt N]``.
 
 It needs nothing but the run's directory and the base model's folder: no server, no database.
-Whatever happens short of a kill, it leaves an exit record that says how it ended.
+Whatever happens short of a kill, it leaves an exit record that says how it ended. Launched by
+torchrun, several processes make the attempt together; the first of them writes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -39,6 +41,7 @@ from sintonia.runs.spec import DataRef, Origin, Precision, TrainSpec, read_spec
 from sintonia.sealed import MANIFEST, hash_file, verify
 from sintonia.training import memory, precision
 from sintonia.training.checkpoint import Checkpoints
+from sintonia.training.distributed import ALONE, OtherFailed, ProcessLost, World, joined
 from sintonia.training.estimate import work_of
 from sintonia.training.fitting import Fitting
 from sintonia.training.loop import Ending, Run, train
@@ -70,13 +73,24 @@ class StopRequest:
 
 
 def run_attempt(
-    folder: RunFolder, attempt: AttemptFolder, stop: StopRequest, *, min_free_bytes: int
+    folder: RunFolder,
+    attempt: AttemptFolder,
+    stop: StopRequest,
+    *,
+    min_free_bytes: int,
+    world: World = ALONE,
 ) -> ExitRecord:
     """Run or resume the training of ``folder`` and write how it ended.
 
     Raises ``AlreadyRunning`` when another trainer holds the run, and ``InvalidValue`` for an
-    attempt that was made before: what those wrote stands.
+    attempt that was made before: what those wrote stands. Raises ``ProcessLost`` when one of
+    several processes vanished: nothing is written then, as if the only one had.
     """
+    room = Room(folder.path, min_free_bytes)
+    if not world.is_first:
+        record = _ended(folder, attempt, stop, room, world)
+        world.leave(_problem(record))
+        return record
     attempt.path.mkdir(exist_ok=True)
     with _locked(folder):
         if attempt.records.exists():
@@ -85,31 +99,50 @@ def run_attempt(
                 "Leave --attempt out to make the next one.",
                 param="attempt",
             )
-        try:
-            reserve_exit(attempt)
-            record = _train(folder, attempt, stop, Room(folder.path, min_free_bytes))
-        # The one broad handler of the trainer: whatever it is, the run's directory says so.
-        except Exception as problem:  # noqa: BLE001
-            with contextlib.suppress(OSError):  # the disk may be full
-                traceback.print_exc()
-            record = _failure(problem)
+        record = _ended(folder, attempt, stop, room, world)
         write_exit(attempt, record)
+        world.leave(_problem(record))
     return record
 
 
-def _train(folder: RunFolder, attempt: AttemptFolder, stop: StopRequest, room: Room) -> ExitRecord:
-    spec = read_spec(folder.spec)
-    reporter = Reporter(attempt)
+def _ended(
+    folder: RunFolder, attempt: AttemptFolder, stop: StopRequest, room: Room, world: World
+) -> ExitRecord:
+    """Make the attempt; return how it ended, whatever happened."""
     try:
-        room.require()
-        surroundings = _Surroundings(folder, attempt, reporter, Measured(folder), room)
+        if world.is_first:
+            reserve_exit(attempt)
+        return _train(folder, attempt, stop, room, world)
+    except ProcessLost:
+        raise
+    except OtherFailed as problem:  # the process that failed has printed more
+        return ExitRecord(ExitStatus.FAILED, **problem.told)
+    # The one broad handler of the trainer: whatever it is, the run's directory says so.
+    except Exception as problem:  # noqa: BLE001
+        with contextlib.suppress(OSError):  # the disk may be full
+            traceback.print_exc()
+        return _failure(problem)
+
+
+def _train(
+    folder: RunFolder, attempt: AttemptFolder, stop: StopRequest, room: Room, world: World
+) -> ExitRecord:
+    spec = read_spec(folder.spec)
+    reporter = Reporter(attempt, is_silent=not world.is_first)
+    try:
+        if world.is_first:
+            room.require()
+        surroundings = _Surroundings(folder, attempt, reporter, Measured(folder), room, world)
         spec = _fix_choices(surroundings, spec)
         run, metrics = _prepare(surroundings, spec, stop)
         ending, last = train(run, dict(metrics))
-        if ending is Ending.FINISHED:
+        if ending is Ending.FINISHED and world.is_first:
             return conclude(run, folder, attempt)
     except Interrupted:  # before the first step; what was scored is kept
         return ExitRecord(ExitStatus.STOPPED)
+    except ProcessLost as problem:
+        reporter.event(str(problem), "warn")
+        raise
     finally:
         reporter.close()
     progress = run.learner.progress
@@ -130,6 +163,7 @@ class _Surroundings:
     reporter: Reporter
     measured: Measured
     room: Room
+    world: World
 
     def is_superseded(self) -> bool:
         """Tell whether a later attempt has held the run's lock: it said something."""
@@ -141,8 +175,8 @@ def _prepare(
     surroundings: _Surroundings, spec: TrainSpec, stop: StopRequest
 ) -> tuple[Run, Mapping[str, float]]:
     """Load model and data, see that they fit this machine, and restore the newest checkpoint."""
-    folder, reporter = surroundings.folder, surroundings.reporter
-    fitting = Fitting(surroundings.measured, reporter)
+    folder, reporter, world = surroundings.folder, surroundings.reporter, surroundings.world
+    fitting = Fitting(surroundings.measured, reporter, world)
     where = precision.device()
     fitting.check_weights(spec, where)
     base = Path(spec.base.folder)
@@ -153,26 +187,28 @@ def _prepare(
     if renderer.template_sha256 != spec.template_sha256:
         raise RefusedModel(f"The chat template of {spec.base.name} changed since planning.")
     encoder = _Encoder(folder, spec, renderer, reporter)
-    training = encoder.samples(spec.training, "training")
-    validation = encoder.samples(spec.validation, "validation") if spec.validation else None
+    training, validation = world.after_first("encoded", encoder.both)
     reporter.beat()
     spec = fitting.after(folder, surroundings.attempt, spec, training)
-    reporter.diary.begin()
+    if world.is_first:
+        reporter.diary.begin(world.local_size)
     learner = begin(spec, where)
     reporter.beat()
     tell_kind(spec, where, reporter)
     if not shares_prefixes(spec, learner.policy, reporter):
         training, validation = training.apart(), validation.apart() if validation else None
     objective = plugins.load(objectives, spec.objective).build(spec)
-    work = work_of(spec, objective, training, validation)
+    work = work_of(spec, objective, training, validation, world.size)
     spec = fitting.before_the_first_step(spec, work, learner.policy, training)
-    reference = Reference(folder, spec, learner.policy, objective, reporter, lambda: stop.is_set)
+    reference = Reference(
+        folder, spec, learner.policy, objective, reporter, lambda: stop.is_set, world
+    )
     training = reference.attach(training, "training")
     validation = reference.attach(validation, "validation") if validation else None
     learner.row_losses[TRAINING] = RowLosses(training.num_rows)
     if validation is not None:
         learner.row_losses[VALIDATION] = RowLosses(validation.num_rows)
-    checkpoints = Checkpoints(folder, spec, surroundings.room)
+    checkpoints = Checkpoints(folder, spec, surroundings.room, world)
     metrics = checkpoints.resume(learner, reporter)
     run = Run(
         spec=spec,
@@ -185,6 +221,7 @@ def _prepare(
         should_stop=lambda: stop.is_set,
         is_superseded=surroundings.is_superseded,
         curve=read_curve(folder, learner.progress.step),
+        world=world,
     )
     return run, metrics
 
@@ -197,6 +234,12 @@ class _Encoder:
     spec: TrainSpec
     renderer: Renderer
     reporter: Reporter
+
+    def both(self) -> tuple[Samples, Samples | None]:
+        """Return the rows to train on and those to validate with, if any."""
+        validation = self.spec.validation
+        training = self.samples(self.spec.training, "training")
+        return training, self.samples(validation, "validation") if validation else None
 
     def samples(self, data: DataRef, what: str) -> Samples:
         spec, path = self.spec, self.folder.path
@@ -214,26 +257,47 @@ def _fix_choices(surroundings: _Surroundings, spec: TrainSpec) -> TrainSpec:
     Sums depend on how threads split them and on how numbers are rounded: an attempt that chose
     otherwise would not repeat an uninterrupted run.
     """
-    measured = surroundings.measured
-    threads = measured.fixed("threads", lambda: spec.threads or os.cpu_count() or 1)
-    torch.set_num_threads(threads)
+    measured, world = surroundings.measured, surroundings.world
+    threads = world.from_first(
+        lambda: measured.fixed("threads", lambda: spec.threads or os.cpu_count() or 1)
+    )
+    _share_machine(surroundings, threads)
     is_free = spec.origins.get("precision") is Origin.DEFAULT
     where = precision.device()
-    found = measured.fixed(
-        "precision", lambda: precision.usual_precision(where) if is_free else spec.precision
-    )
-    if found == Precision.BFLOAT16:
-        surroundings.reporter.event(
-            "Products are computed in bfloat16; what is trained and the loss stay float32"
+    found = world.from_first(
+        lambda: measured.fixed(
+            "precision", lambda: precision.usual_precision(where) if is_free else spec.precision
         )
-        slowdown = precision.slowdown_of_bfloat16(where)
-        if slowdown > _TOLD_SLOWDOWN:
-            surroundings.reporter.event(
-                f"This machine computes bfloat16 {slowdown:.0f} times slower than float32. "
-                "Leave `precision` out.",
-                "warn",
-            )
+    )
+    if found == Precision.BFLOAT16 and world.is_first:
+        _tell_bfloat16(surroundings.reporter, where)
     return dataclasses.replace(spec, threads=threads, precision=Precision(found))
+
+
+def _share_machine(surroundings: _Surroundings, threads: int) -> None:
+    """Take this process's part of the machine's threads, and its GPU.
+
+    What is fixed is the number for the whole machine, so an attempt may have other processes.
+    """
+    world = surroundings.world
+    own = max(1, threads // world.local_size)
+    torch.set_num_threads(own)  # whatever OMP_NUM_THREADS says: torchrun sets it to 1
+    if not world.is_alone:
+        precision.claim_device(world.local_rank)
+        surroundings.reporter.event(
+            f"{world.size} processes train together; threads of each: {torch.get_num_threads()}"
+        )
+
+
+def _tell_bfloat16(reporter: Reporter, where: str) -> None:
+    reporter.event("Products are computed in bfloat16; what is trained and the loss stay float32")
+    slowdown = precision.slowdown_of_bfloat16(where)
+    if slowdown > _TOLD_SLOWDOWN:
+        reporter.event(
+            f"This machine computes bfloat16 {slowdown:.0f} times slower than float32. "
+            "Leave `precision` out.",
+            "warn",
+        )
 
 
 def _failure(problem: Exception) -> ExitRecord:
@@ -250,6 +314,13 @@ def _failure(problem: Exception) -> ExitRecord:
         "server_error",
         f"The trainer met an unexpected error ({type(problem).__name__}); its output has more.",
     )
+
+
+def _problem(record: ExitRecord) -> dict[str, Any] | None:
+    """Return what the other processes have to know of a failure."""
+    if record.status is not ExitStatus.FAILED:
+        return None
+    return {name: getattr(record, name) for name in ("code", "message", "is_retryable")}
 
 
 @contextmanager
@@ -280,11 +351,19 @@ def main(arguments: list[str] | None = None) -> int:
     if not folder.spec.is_file():
         sys.stderr.write(f"Folder {folder.path}: it holds no run (spec.json is missing).\n")
         return 1
-    attempt = folder.next_attempt() if given.attempt is None else folder.attempt(given.attempt)
     try:
-        record = run_attempt(folder, attempt, stop, min_free_bytes=chosen.min_free_bytes)
-    except (AlreadyRunning, InvalidValue) as problem:
-        sys.stderr.write(f"{problem.message}\n")
+        with joined() as world:
+            if given.attempt is None:  # the first one alone looks: it makes the folder next
+                given.attempt = world.from_first(lambda: folder.next_attempt().number)
+            record = run_attempt(
+                folder,
+                folder.attempt(given.attempt),
+                stop,
+                min_free_bytes=chosen.min_free_bytes,
+                world=world,
+            )
+    except (AlreadyRunning, InvalidValue, ProcessLost) as problem:
+        sys.stderr.write(f"{problem}\n")
         return 1
     return int(record.status is ExitStatus.FAILED)
 
