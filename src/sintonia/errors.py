@@ -36,6 +36,7 @@ an object's address or a path that the caller did not give.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -62,6 +63,13 @@ class InvalidRequest(SintoniaError):
 
     status = 400
     type = "invalid_request_error"
+
+
+def all_of(problems: Sequence[InvalidRequest]) -> InvalidRequest:
+    """Return the first of ``problems`` with the messages of all."""
+    first = problems[0]
+    message = " ".join(problem.message for problem in problems)
+    return type(first)(message, param=first.param, code=first.code)
 
 
 class InvalidValue(InvalidRequest):

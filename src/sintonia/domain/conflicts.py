@@ -18,7 +18,7 @@ from sintonia.domain.choices import (
     Tuning,
 )
 from sintonia.domain.methods import AUTO, Method, MethodType
-from sintonia.errors import InvalidValue
+from sintonia.errors import InvalidValue, all_of
 
 Conflict = tuple[str, str]
 """A setting's name and what is wrong with it."""
@@ -29,10 +29,16 @@ _SUPERVISED_ONLY = ("z_loss", "learn")
 
 def check_choices(method: Method, *, has_validation: bool) -> None:
     """Raise ``InvalidValue`` naming every choice of ``method`` that cannot be honoured."""
-    found = list(_conflicts(method, has_validation=has_validation))
-    if found:
-        told = " ".join(f"Setting {name}: {what}" for name, what in found)
-        raise InvalidValue(told, param=f"sintonia.{found[0][0]}")
+    if found := conflicts_of(method, has_validation=has_validation):
+        raise all_of(found)
+
+
+def conflicts_of(method: Method, *, has_validation: bool) -> list[InvalidValue]:
+    """Return an error for every choice of ``method`` that cannot be honoured."""
+    return [
+        InvalidValue(f"Setting {name}: {what}", param=f"sintonia.{name}")
+        for name, what in _conflicts(method, has_validation=has_validation)
+    ]
 
 
 def _conflicts(method: Method, *, has_validation: bool) -> Iterator[Conflict]:
