@@ -67,7 +67,14 @@ def check_parts(
 
 def usual_processes(size_bytes: int) -> int:
     """Return how many processes a file of this size is worth."""
-    return 1 if size_bytes < MIN_FILE_BYTES else min(os.cpu_count() or 1, MAX_PROCESSES)
+    return 1 if size_bytes < MIN_FILE_BYTES else min(_num_cores(), MAX_PROCESSES)
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use, which only Linux tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Crew:

@@ -218,8 +218,7 @@ def resolve_schedule(ledger: Ledger, given: ScheduleChoices, total_steps: int) -
     if name is ScheduleName.WSD:
         part = DECAY_PART if given.decay_ratio is None else given.decay_ratio
         decay_steps = max(1, round(part * total_steps))
-        is_given = given.decay_ratio is not None
-        ledger.origins["schedule.decay_steps"] = Origin.GIVEN if is_given else Origin.DERIVED
+        ledger.origins["schedule.decay_steps"] = Origin.DERIVED
     return ScheduleSettings(
         name=name,
         warmup_steps=warmup,

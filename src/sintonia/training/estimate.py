@@ -21,7 +21,7 @@ from sintonia.models.policy import Policy
 from sintonia.objectives.base import Objective
 from sintonia.runs.spec import Precision, TrainSpec
 from sintonia.training import memory
-from sintonia.training.schedule import Schedule
+from sintonia.training.row_order import RowOrder
 from sintonia.weights import model_shapes
 
 PROBE_TOKENS = (64, 320)
@@ -86,11 +86,11 @@ def work_of(
     spec: TrainSpec, objective: Objective, training: Samples, validation: Samples | None
 ) -> Work:
     """Return what a run has to compute, from a few of its steps."""
-    schedule = Schedule(training.num_rows, spec.batch_size, spec.seed)
-    steps = np.linspace(1, schedule.steps_an_epoch, STEPS_LOOKED_AT).astype(int)
+    order = RowOrder(training.num_rows, spec.batch_size, spec.seed)
+    steps = np.linspace(1, order.steps_an_epoch, STEPS_LOOKED_AT).astype(int)
     learned, batches = 0, []
     for step in sorted({int(step) for step in steps}):
-        sequences = training.sequences_of(schedule.rows_of(step))
+        sequences = training.sequences_of(order.rows_of(step))
         forests = list(objective.batches(sequences, spec.micro_batch_tokens))
         batches.append(sum(forest.num_tokens for forest in forests))
         learned += sum(len(forest.targets_N) for forest in forests)

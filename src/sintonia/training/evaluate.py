@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +60,7 @@ def evaluate(
     policy: Policy,
     objective: Objective,
     samples: Samples,
-    rows: Iterable[int],
+    rows: Sequence[int],
     *,
     max_tokens: int,
     beat: Callable[[], None],
@@ -70,12 +70,13 @@ def evaluate(
     ``beat`` is called after each micro-batch, whose logits are gone by then.
     """
     totals = Totals()
-    for chunk in _chunks(list(rows)):
+    for chunk in _chunks(rows):
         for forest in objective.batches(samples.sequences_of(chunk), max_tokens):
             totals.add(forest, objective.loss(policy, forest))
             beat()
     return totals.means()
 
 
-def _chunks(rows: list[int]) -> list[list[int]]:
-    return [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
+def _chunks(rows: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        yield rows[start : start + _ROWS_AT_ONCE]

@@ -164,13 +164,14 @@ def _prepare(
     objective = plugins.load(objectives, spec.objective).build(spec)
     work = work_of(spec, objective, training, validation)
     spec = fitting.before_the_first_step(spec, work, learner.policy, training)
+    reporter.settled(spec.precision, spec.micro_batch_tokens)
     reference = Reference(folder, spec, learner.policy, objective, reporter, lambda: stop.is_set)
     training = reference.attach(training, "training")
     validation = reference.attach(validation, "validation") if validation else None
     learner.row_losses[TRAINING] = RowLosses(training.num_rows)
     if validation is not None:
         learner.row_losses[VALIDATION] = RowLosses(validation.num_rows)
-    checkpoints = Checkpoints(folder, spec, surroundings.room)
+    checkpoints = Checkpoints(folder, spec, surroundings.room, surroundings.is_superseded)
     metrics = checkpoints.resume(learner, reporter)
     run = Run(
         spec=spec,
