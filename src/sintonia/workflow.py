@@ -29,7 +29,7 @@ from sintonia.data.samples import EncodingRules, check_samples
 from sintonia.domain.choices import read_extension
 from sintonia.domain.datasets import MIN_EXAMPLES, DatasetReport
 from sintonia.domain.methods import Hyperparameters, Method, MethodType
-from sintonia.errors import InvalidData, InvalidRequest, InvalidValue, all_of
+from sintonia.errors import InvalidData, InvalidRequest, InvalidValue, Problems
 from sintonia.runs.layout import RunFolder
 from sintonia.runs.plan import BaseNumbers, PlanRequest, RunSettings, linear_layers
 from sintonia.runs.plan import plan as make_plan
@@ -89,8 +89,8 @@ def plan(
     and for choices that cannot be honoured; either one names all that is wrong.
     """
     method = formats.method_of(report.format) if report.format else MethodType.SUPERVISED
-    extension, problems = read_extension(choices or {})
-    problems += _bad_files(method, report, validation)
+    extension, wrong = read_extension(choices or {})
+    problems = Problems([*wrong, *_bad_files(method, report, validation)])
     numbers = base_numbers(pull(base))
     request = PlanRequest(
         run_id="",
@@ -102,12 +102,9 @@ def plan(
         truncate=bool(extension.truncate),
         settings=RunSettings(cache_folder=str(settings.load().samples_folder)),
     )
-    try:
+    with problems.collecting():
         spec = make_plan(request)
-    except InvalidRequest as problem:
-        problems.append(problem)
-    if problems:
-        raise all_of(problems)
+    problems.raise_if_any()
     return _named(spec)
 
 

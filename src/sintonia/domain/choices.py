@@ -239,7 +239,7 @@ def read_extension(values: Mapping[str, Any]) -> tuple[Extension, list[InvalidRe
     """
     errors: dict[str, InvalidRequest] = {}
     rest: Any = dict(values)
-    while True:
+    while True:  # each round leaves out what it found; of nothing at all nothing is wrong
         try:
             return _EXTENSION.validate_python(rest), list(errors.values())
         except ValidationError as problem:
@@ -248,23 +248,23 @@ def read_extension(values: Mapping[str, Any]) -> tuple[Extension, list[InvalidRe
             path = _path(finding["loc"])
             told = f"Setting {path} {finding['input']!r}: {finding['msg']}."
             errors.setdefault(path, InvalidValue(told, param=path))
-            rest = _without(rest, _parts(finding["loc"])) or {}
+            rest = without(rest, parts_of(finding["loc"])) or {}
 
 
-def _without(values: Any, location: Sequence[str | int]) -> Any:
+def without(values: Any, location: Sequence[str | int]) -> Any:
     """Return ``values`` without what lies at ``location``; a list is left out as a whole."""
     if not location or not isinstance(values, Mapping):
         return None
     first, *inner = location
     rest = {name: value for name, value in values.items() if name != first}
-    inside = _without(values.get(first), inner) if inner else None
+    inside = without(values.get(first), inner) if inner else None
     return rest if inside is None else {**rest, first: inside}
 
 
-def _parts(location: tuple[str | int, ...]) -> list[str | int]:
+def parts_of(location: tuple[str | int, ...]) -> list[str | int]:
     """Return a location without the tags of unions."""
     return [part for part in location if not str(part).startswith("~")]
 
 
 def _path(location: tuple[str | int, ...]) -> str:
-    return ".".join(map(str, _parts(location)))
+    return ".".join(map(str, parts_of(location)))

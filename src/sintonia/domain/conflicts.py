@@ -18,19 +18,13 @@ from sintonia.domain.choices import (
     Tuning,
 )
 from sintonia.domain.methods import AUTO, Method, MethodType
-from sintonia.errors import InvalidValue, all_of
+from sintonia.errors import InvalidValue
 
 Conflict = tuple[str, str]
 """A setting's name and what is wrong with it."""
 
 _OWN_VALUES = sorted({key for own in OPTIMIZER_DEFAULTS.values() for key in own})
 _SUPERVISED_ONLY = ("z_loss", "learn")
-
-
-def check_choices(method: Method, *, has_validation: bool) -> None:
-    """Raise ``InvalidValue`` naming every choice of ``method`` that cannot be honoured."""
-    if found := conflicts_of(method, has_validation=has_validation):
-        raise all_of(found)
 
 
 def conflicts_of(method: Method, *, has_validation: bool) -> list[InvalidValue]:

@@ -10,7 +10,7 @@ from sintonia.data.renderer import Renderer
 from sintonia.data.samples import EncodingRules, Samples, check_samples
 from sintonia.data.validate import validate, with_method, with_min_examples
 from sintonia.domain.datasets import MIN_EXAMPLES, DatasetReport
-from sintonia.domain.jobs import JobDraft, JobError
+from sintonia.domain.jobs import JobDraft
 from sintonia.errors import FileNotFound, InvalidData, ServerError
 from sintonia.jobs.context import WorkerContext
 from sintonia.jobs.overlap import count_shared_rows
@@ -125,17 +125,17 @@ def warnings_of(checked: Mapping[str, Data]) -> list[str]:
     return warnings
 
 
-def _problem_of(field: str, report: DatasetReport) -> JobError:
+def _problem_of(field: str, report: DatasetReport) -> InvalidData:
     """Return the error of a file that cannot be used: the first problems, and all counted."""
     is_short_only = report.num_problems == 1 and report.num_examples < MIN_EXAMPLES
     if field == TRAINING and is_short_only and report.problems[0].line is None:
-        return JobError("invalid_n_examples", report.problems[0].message, field)
+        return InvalidData(report.problems[0].message, param=field, code="invalid_n_examples")
     message = (
         f"The job failed due to an invalid {_words(field)}. {report.summary(PROBLEMS_IN_ERROR)}"
     )
     if report.num_problems > PROBLEMS_IN_ERROR:
         message += ". The job's events name them one by one."
-    return JobError(f"invalid_{field}", message, field)
+    return InvalidData(message, param=field, code=f"invalid_{field}")
 
 
 def _words(field: str) -> str:
