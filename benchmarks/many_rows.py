@@ -34,6 +34,7 @@ from sintonia import catalog, settings
 from sintonia.bases.library import Library
 from sintonia.domain.files import FilePurpose
 from sintonia.domain.jobs import JobDraft, JobStatus
+from sintonia.domain.methods import Hyperparameters, Method
 from sintonia.jobs.executors.local import PATIENT_THREADS
 from sintonia.store import Store
 
@@ -47,6 +48,8 @@ WORDS = [
 LABELS = [f"{verb}_{noun}" for verb in ("get", "set", "cancel") for noun in WORDS[:12]]
 CHATML = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 POLL_SECONDS = 0.05
+SAME = Hyperparameters(n_epochs=1, batch_size=8)
+"""However many rows there are: a larger batch takes more memory, whatever the file."""
 HELD_SECONDS = 2.0
 
 
@@ -120,7 +123,7 @@ def tune_by_library(path: str, folder: str) -> None:
     import sintonia
 
     report = sintonia.validate(path, base="tiny")
-    sintonia.train(sintonia.plan(report, base="tiny"), folder)
+    sintonia.train(sintonia.plan(report, base="tiny", hyperparameters=SAME), folder)
 
 
 STEPS: dict[str, Callable[[str, str], None]] = {
@@ -224,7 +227,8 @@ def by_job(home: Path, file_id: str) -> Measured:
     store = Store.open(settings.load({}, home=str(home)))
     with process(home, "-m", "sintonia.jobs.worker") as worker:
         time.sleep(5)  # it is up and waits
-        job = store.jobs.create(JobDraft("tiny", "tiny", file_id, seed=1))
+        draft = JobDraft("tiny", "tiny", file_id, method=Method(hyperparameters=SAME), seed=1)
+        job = store.jobs.create(draft)
         run = home / "runs" / job.id
 
         def is_done() -> bool:
