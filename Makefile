@@ -59,6 +59,7 @@ bench: setup
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/training.py --method dpo --batch-size 4
 	$(BIN)/python benchmarks/concurrency.py
+	$(BIN)/python benchmarks/many_rows.py --rows 100000
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

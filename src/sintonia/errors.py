@@ -36,6 +36,8 @@ an object's address or a path that the caller did not give.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -62,6 +64,36 @@ class InvalidRequest(SintoniaError):
 
     status = 400
     type = "invalid_request_error"
+
+
+def all_of(problems: Sequence[InvalidRequest]) -> InvalidRequest:
+    """Return the first of ``problems`` with the messages of all, each once."""
+    first = problems[0]
+    message = " ".join(dict.fromkeys(problem.message for problem in problems))
+    return type(first)(message, param=first.param, code=first.code)
+
+
+class Problems:
+    """Everything that is wrong with what a caller asked for, so that it is told at once."""
+
+    def __init__(self, found: Iterable[InvalidRequest] = ()) -> None:
+        self.found = list(found)
+
+    def __bool__(self) -> bool:
+        return bool(self.found)
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Add what is raised that the caller can mend, and go on behind the block."""
+        try:
+            yield
+        except InvalidRequest as problem:
+            self.found.append(problem)
+
+    def raise_if_any(self) -> None:
+        """Raise the first with the messages of all."""
+        if self.found:
+            raise all_of(self.found)
 
 
 class InvalidValue(InvalidRequest):

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,18 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seal(folder: Path, final: Path, facts: Mapping[str, Any] | None = None) -> str:
+def seal(
+    folder: Path,
+    final: Path,
+    facts: Mapping[str, Any] | None = None,
+    *,
+    may_rename: Callable[[], None] = lambda: None,
+) -> str:
     """Turn a finished temporary ``folder`` into ``final``; return the manifest's sha256.
 
     Each file is synced and hashed, the manifest is written last, then the folder is renamed.
-    ``final`` may exist already (a step repeated after a resume): it is replaced.
+    ``final`` may exist already (a step repeated after a resume): it is replaced. ``may_rename``
+    is called just before; what it raises leaves ``final`` as it is.
     """
     failpoints.reach("checkpoint.fsync")
     files = sorted(p for p in folder.iterdir() if p.name != MANIFEST)
@@ -87,6 +94,7 @@ def seal(folder: Path, final: Path, facts: Mapping[str, Any] | None = None) -> s
         hashes[path.name] = hash_file(path)
     write_json(folder / MANIFEST, {"files": hashes, **(facts or {})})
     failpoints.reach("checkpoint.rename")
+    may_rename()
     replaced = final.with_name(f".{final.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
     if final.exists():

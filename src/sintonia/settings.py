@@ -89,6 +89,11 @@ class Settings:
         return self.database_url or f"sqlite:///{self.home / 'sintonia.db'}"
 
     @property
+    def samples_folder(self) -> Path:
+        """Where encoded rows are kept between jobs."""
+        return self.home / "cache" / "samples"
+
+    @property
     def files(self) -> str:
         """The fsspec URL of the file store in force."""
         return self.files_url or f"file://{self.home / 'files'}"

@@ -23,16 +23,19 @@ from sintonia.bases.folder import BaseModel
 from sintonia.bases.library import Library, Progress
 from sintonia.data import formats
 from sintonia.data import validate as data_validate
+from sintonia.data.parts import open_file
 from sintonia.data.renderer import Renderer
-from sintonia.domain.choices import extension_of
-from sintonia.domain.datasets import DatasetReport
+from sintonia.data.samples import EncodingRules, check_samples
+from sintonia.domain.choices import read_extension
+from sintonia.domain.datasets import MIN_EXAMPLES, DatasetReport
 from sintonia.domain.methods import Hyperparameters, Method, MethodType
-from sintonia.errors import InvalidData, InvalidValue
+from sintonia.errors import InvalidData, InvalidRequest, InvalidValue, Problems
 from sintonia.runs.layout import RunFolder
-from sintonia.runs.plan import BaseNumbers, PlanRequest, RunSettings, check_targets, linear_layers
+from sintonia.runs.plan import BaseNumbers, PlanRequest, RunSettings, linear_layers
 from sintonia.runs.plan import plan as make_plan
 from sintonia.runs.records import ExitRecord
 from sintonia.runs.spec import DataRef, TrainSpec, read_spec
+from sintonia.sealed import hash_file
 
 DEFAULT_BASE = "smollm2-135m-instruct"
 
@@ -52,9 +55,20 @@ def pull(base: str = DEFAULT_BASE, progress: Progress = lambda _what, _part: Non
 def validate(
     path: str | Path, *, base: str = DEFAULT_BASE, truncate: bool = False
 ) -> DatasetReport:
-    """Check every row of a file as ``base`` would read it. Problems are in the report."""
+    """Check every row of a file as ``base`` would read it. Problems are in the report.
+
+    The rows of a good file are kept encoded in the home, for the training that follows.
+    """
     renderer = Renderer.from_folder(Path(pull(base).ref.folder))
-    return data_validate.validate(path, renderer=renderer, truncate=truncate)
+    rules = EncodingRules(renderer.context_tokens, truncate)
+    cache, path = settings.load().samples_folder, Path(path)
+    try:
+        with open_file(path):  # or it is told that it cannot be
+            sha256 = hash_file(path)
+        report, _ = check_samples(path, sha256, renderer, rules, cache)
+    except OSError:  # a full or locked disk keeps nothing, but a file can be checked
+        return data_validate.validate(path, renderer=renderer, truncate=truncate)
+    return data_validate.with_min_examples(report, MIN_EXAMPLES, "Training file")
 
 
 def plan(
@@ -71,19 +85,13 @@ def plan(
     The file's format tells the method: preferences are learned by ``dpo``. ``choices`` is shaped
     like the API's ``sintonia`` object, such as ``{"lora": {"rank": 8}, "truncate": True}``.
 
-    Raises ``InvalidData`` for a file with problems and ``InvalidValue`` for a seed out of range
-    and for choices that cannot be honoured.
+    Raises ``InvalidData`` for files with problems and ``InvalidValue`` for a seed out of range
+    and for choices that cannot be honoured; either one names all that is wrong.
     """
-    extension = extension_of(choices or {})
     method = formats.method_of(report.format) if report.format else MethodType.SUPERVISED
-    for checked in (report, validation):
-        if checked is None:
-            continue
-        name = Path(checked.path).name
-        if not (found := data_validate.with_method(checked, method, name)).is_valid:
-            raise InvalidData(f"{name}: {found.summary()}")
+    extension, wrong = read_extension(choices or {})
+    problems = Problems([*wrong, *_bad_files(method, report, validation)])
     numbers = base_numbers(pull(base))
-    check_targets(extension.choices, Path(numbers.ref.folder))
     request = PlanRequest(
         run_id="",
         method=Method(method, hyperparameters or Hyperparameters(), extension.choices),
@@ -92,9 +100,12 @@ def plan(
         validation=_data(validation) if validation else None,
         seed=seed,
         truncate=bool(extension.truncate),
-        settings=RunSettings(cache_folder=str(settings.load().home / "cache" / "samples")),
+        settings=RunSettings(cache_folder=str(settings.load().samples_folder)),
     )
-    return _named(make_plan(request))
+    with problems.collecting():
+        spec = make_plan(request)
+    problems.raise_if_any()
+    return _named(spec)
 
 
 def train(spec: TrainSpec, folder: str | Path) -> ExitRecord:
@@ -112,6 +123,19 @@ def train(spec: TrainSpec, folder: str | Path) -> ExitRecord:
         raise InvalidValue(f"Folder {folder}: it holds a run with another plan. Choose another.")
     min_free_bytes = settings.load().min_free_bytes
     return run_attempt(run, run.next_attempt(), StopRequest(), min_free_bytes=min_free_bytes)
+
+
+def _bad_files(method: MethodType, *reports: DatasetReport | None) -> list[InvalidRequest]:
+    """Return an error for each file that cannot be trained on."""
+    errors: list[InvalidRequest] = []
+    for report in reports:
+        if report is None:
+            continue
+        name = Path(report.path).name
+        found = data_validate.with_method(report, method, name)
+        if not found.is_valid:
+            errors.append(InvalidData(f"{name}: {found.summary()}"))
+    return errors
 
 
 def base_numbers(base: BaseModel) -> BaseNumbers:

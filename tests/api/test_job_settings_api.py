@@ -186,6 +186,41 @@ def test_all_problems_are_told_at_once(client, file_id):
         assert f"'sintonia.{name}'" in message
 
 
+def test_settings_the_model_and_both_files_are_refused_at_once(client):
+    chosen = {
+        "lora": {"rank": 0, "targets": ["q_proj", "w_magic"]},
+        "optimizer": {"momentum": 0.5},
+        "colour": "blue",
+    }
+    body = {"model": "gpt-tiny", "training_file": "file-a", "validation_file": "file-b"}
+    more = {"hyperparameters": {"n_epochs": 99}, "integrations": [{"type": "wandb"}]}
+    answer = client.post(JOBS, json={**body, **more, "sintonia": chosen})
+    message = error_of(answer, 400, "integer_above_max_value", "hyperparameters.n_epochs")
+    for told in (
+        "Invalid 'sintonia.lora.rank'",
+        "'sintonia.colour'",
+        "Setting optimizer.momentum: adamw has none",
+        "Setting lora.targets w_magic: the base model has no such linear layer",
+        "Parameter integrations",
+        "File 'file-a' does not exist (invalid training_file: file-a)",
+        "File 'file-b' does not exist (invalid validation_file: file-b)",
+    ):
+        assert told in message
+    nobody = client.post(JOBS, json={**body, "model": "nobody", "sintonia": {"learn": "x"}})
+    message = error_of(nobody, 400, "invalid_value", "sintonia.learn")
+    assert "Model nobody is not available" in message
+
+
+def test_a_layer_that_the_base_model_does_not_have_is_refused_at_once(client, file_id):
+    answer = create(client, file_id, {"lora": {"targets": ["w_magic"]}})
+    error_of(answer, 400, "invalid_value", "sintonia.lora.targets")
+
+
+def test_what_was_asked_stays_beside_what_it_became(client, file_id, services):
+    job = create(client, file_id, EVERYTHING, validation_file=file_id).json()
+    assert job["sintonia"]["asked"] == EVERYTHING
+
+
 def test_every_name_of_the_object_is_known_to_this_test():
     assert {f.name for f in dataclasses.fields(OptimizerChoices)} == {
         *EVERYTHING["optimizer"],

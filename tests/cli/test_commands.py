@@ -310,6 +310,26 @@ def test_finetune_refuses_what_is_not_of_the_method(
     assert not home.exists()
 
 
+def test_finetune_tells_what_is_wrong_with_both_files_and_the_settings_at_once(
+    home, bad_file, tmp_path, capfd
+):
+    other = tmp_path / "other.jsonl"
+    other.write_text("{}\n")
+    options = ("--rank", "0", "--learning-rate", "-1", "--set", "optimizer.momentum=0.5")
+    code, _, err = run(capfd, "finetune", str(bad_file), "--valid", str(other), *options)
+    assert code == 1
+    told = " ".join(err.split())
+    for words in ("bad.jsonl: it cannot", "other.jsonl: it cannot", "line 4", "Unexpected file"):
+        assert words in told
+    for words in (
+        "Setting lora.rank 0",
+        "--learning-rate -1",
+        "optimizer.momentum: adamw has none",
+    ):
+        assert words in told
+    assert not home.exists()
+
+
 def test_finetune_refuses_a_setting_by_name_before_it_needs_a_server(home, good_file, capfd):
     code, _, err = run(capfd, "finetune", str(good_file), "--rank", "0", "--set", "lora.r=8")
     assert code == 1

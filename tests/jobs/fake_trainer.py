@@ -6,8 +6,9 @@
 
 An attempt may ``crash_at`` a step, ``hang_at`` one, ``wait_at`` one for the file ``go`` or
 for SIGTERM, ``fail`` with an exit record, ``damage`` its last checkpoint, or be ``deaf`` to
-SIGTERM. Losses depend on the step alone, as those of a trainer that resumes bit by bit do. Every
-second step is an epoch's end.
+SIGTERM; told to stop it may go on for ``beats_after_stop`` tenths of a second, or hang
+(``hangs_after_stop``). Losses depend on the step alone, as those of a trainer that resumes bit by
+bit do. Every second step is an epoch's end.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def main() -> None:
             time.sleep(0.02)
             attempt.heartbeat.touch()
         if stopped:
+            end_slowly(how, attempt)
             write_exit(attempt, ExitRecord(ExitStatus.STOPPED, step=step - 1))
             return
         writer.write(RecordKind.STEP, time.time(), metrics(step, steps))
@@ -75,6 +77,14 @@ def main() -> None:
         ExitStatus.SUCCEEDED, step=steps, trained_tokens=100 * steps, model_folder=final
     )
     write_exit(attempt, record)
+
+
+def end_slowly(how, attempt) -> None:
+    for _ in range(how.get("beats_after_stop", 0)):  # a step that takes long
+        time.sleep(0.1)
+        attempt.heartbeat.touch()
+    while how.get("hangs_after_stop"):
+        time.sleep(1)
 
 
 def say(text: str) -> None:

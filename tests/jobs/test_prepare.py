@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +13,13 @@ import pytest
 from safetensors.numpy import save_file
 from worker_kit import chat_rows, open_context, submit, texts, upload
 
+from sintonia.data.renderer import Renderer
+from sintonia.data.samples import EncodingRules, load_samples
 from sintonia.domain.choices import extension_of
 from sintonia.domain.jobs import EventLevel, JobStatus
 from sintonia.domain.methods import Method
 from sintonia.domain.models import BaseRef, Model, ModelKind
-from sintonia.errors import (
-    DownloadFailed,
-    InvalidData,
-    InvalidValue,
-    ModelNotAvailable,
-    ServerError,
-)
+from sintonia.errors import DownloadFailed, ServerError
 from sintonia.jobs.prepare import NotYet, prepare_job
 from sintonia.runs.spec import read_spec
 from sintonia.sealed import seal
@@ -34,6 +31,14 @@ def prepare(context, store, **draft):
     job = submit(store, **draft)
     prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
     return store.jobs.get(job.id)
+
+
+def refusal(context, store, job):
+    """Prepare a job that cannot be done, return its error."""
+    prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+    job = store.jobs.get(job.id)
+    assert job.status is JobStatus.FAILED
+    return job.error
 
 
 def test_a_good_job_gets_its_own_copy_of_the_data_and_a_plan(context, store, given):
@@ -133,9 +138,8 @@ def test_a_job_that_was_cancelled_meanwhile_is_left_alone(context, store):
 def test_a_file_that_was_deleted_is_named(context, store):
     job = submit(store)
     store.files.delete(job.draft.training_file)
-    with pytest.raises(InvalidData) as caught:
-        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
-    assert (caught.value.code, caught.value.param) == ("invalid_training_file", "training_file")
+    error = refusal(context, store, job)
+    assert (error.code, error.param) == ("invalid_training_file", "training_file")
 
 
 def test_bytes_that_changed_since_the_upload_are_noticed(context, store, given):
@@ -146,9 +150,8 @@ def test_bytes_that_changed_since_the_upload_are_noticed(context, store, given):
 
 
 def test_a_base_model_that_nobody_knows_cannot_be_tuned(context, store):
-    submit(store, base_model="nothing")
-    with pytest.raises(ModelNotAvailable):
-        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+    error = refusal(context, store, submit(store, base_model="nothing"))
+    assert (error.code, error.param) == ("model_not_available", "model")
 
 
 def test_a_job_waits_for_its_base_model_and_says_so_once(store, given, tmp_path):
@@ -234,25 +237,23 @@ def test_what_was_chosen_is_in_the_plan_and_every_value_is_shown(context, store,
 def test_a_continued_tuning_of_another_shape_is_refused_by_name(context, store, given):
     parent = make_parent(store, given)
     method = method_with(lora={"rank": 8, "alpha": 8})
-    submit(store, parent_model=parent.name, model=parent.name, method=method)
-    with pytest.raises(InvalidValue, match=r"Setting lora\.rank 8: .* has 4") as refused:
-        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
-    assert refused.value.param == "sintonia.lora.rank"
+    job = submit(store, parent_model=parent.name, model=parent.name, method=method)
+    error = refusal(context, store, job)
+    assert re.search(r"Setting lora\.rank 8: .* has 4", error.message)
+    assert error.param == "sintonia.lora.rank"
 
 
 def test_a_parent_over_another_base_is_refused(context, store, given):
     parent = make_parent(store, given, base_sha256="0" * 64)
-    submit(store, parent_model=parent.name, model=parent.name)
-    with pytest.raises(ModelNotAvailable, match="another tiny"):
-        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+    job = submit(store, parent_model=parent.name, model=parent.name)
+    assert "another tiny" in refusal(context, store, job).message
 
 
 def test_a_parent_that_was_deleted_is_named(context, store, given):
     parent = make_parent(store, given)
-    submit(store, parent_model=parent.name)
+    job = submit(store, parent_model=parent.name)
     store.models.delete(parent.name)
-    with pytest.raises(ModelNotAvailable, match=parent.name):
-        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+    assert parent.name in refusal(context, store, job).message
 
 
 @pytest.mark.parametrize(
@@ -271,10 +272,9 @@ def test_a_parent_that_was_deleted_is_named(context, store, given):
 )
 def test_a_parent_that_would_start_from_other_weights_is_refused(context, store, given, key, value):
     parent = make_parent(store, given, **{key: value})
-    submit(store, parent_model=parent.name, model=parent.name)
-    with pytest.raises(ModelNotAvailable, match="only plain LoRA can be continued") as caught:
-        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
-    assert parent.name in caught.value.message
+    error = refusal(context, store, submit(store, parent_model=parent.name, model=parent.name))
+    assert "only plain LoRA can be continued" in error.message
+    assert parent.name in error.message
 
 
 def test_a_parents_layers_are_those_of_its_tensors(context, store, given):
@@ -288,15 +288,51 @@ def test_a_parents_layers_are_those_of_its_tensors(context, store, given):
 
 def test_a_parent_of_another_rank_than_it_says_is_refused(context, store, given):
     parent = make_parent(store, given, r=8)
-    submit(store, parent_model=parent.name, model=parent.name)
-    with pytest.raises(ModelNotAvailable, match="lora_A"):
-        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+    job = submit(store, parent_model=parent.name, model=parent.name)
+    assert "lora_A" in refusal(context, store, job).message
 
 
 def test_a_parent_whose_folder_is_gone_is_named(context, store, given):
     parent = make_parent(store, given)
     shutil.rmtree(parent.folder)
-    submit(store, parent_model=parent.name, model=parent.name)
-    with pytest.raises(ModelNotAvailable, match="gone from the server's disk") as caught:
-        prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
-    assert parent.name in caught.value.message
+    error = refusal(context, store, submit(store, parent_model=parent.name, model=parent.name))
+    assert "gone from the server's disk" in error.message
+    assert parent.name in error.message
+
+
+def test_the_model_the_settings_and_both_files_are_refused_at_once(context, store, given):
+    parent = make_parent(store, given, base_sha256="0" * 64)
+    rows = chat_rows(12).splitlines(keepends=True)
+    rows[4] = b"not json\n"
+    rows[7] = chat_rows(1, answer="long " * 200)
+    method = method_with(lora={"targets": ["w_magic"]}, schedule={"warmup_steps": 500})
+    job = prepare(
+        context,
+        store,
+        training=b"".join(rows),
+        validation_file=upload(store, b"[]\n{}\n"),
+        parent_model=parent.name,
+        model=parent.name,
+        method=method,
+    )
+    assert job.status is JobStatus.FAILED
+    assert (job.error.code, job.error.param) == ("model_not_available", "model")
+    places = ("another tiny", "invalid training file. Example 5", "Example 8 has")
+    settings = ("Setting lora.targets w_magic", "Setting schedule.warmup_steps 500")
+    for told in (*places, "invalid validation file", *settings):
+        assert told in job.error.message
+    details = [e.message for e in store.jobs.events(job.id).items if e.level is EventLevel.ERROR]
+    assert any(text.startswith("Example 8 has") for text in details)
+
+
+def test_the_trainer_finds_encoded_what_the_preparation_checked(context, store, given):
+    job = prepare(context, store)
+    spec = read_spec(given.home / "runs" / job.id / "spec.json")
+    caches = [path for path in Path(spec.cache_folder).iterdir() if path.is_dir()]
+    assert [(path / "tokens.npy").exists() for path in caches] == [True]
+    path = given.home / "runs" / job.id / spec.training.path
+    renderer = Renderer.from_folder(Path(spec.base.folder))
+    rules = EncodingRules(spec.context_tokens, spec.truncate)
+    path.unlink()  # nothing is read again
+    samples = load_samples(path, spec.training.sha256, renderer, rules, caches[0].parent)
+    assert samples.num_rows == 12

@@ -17,6 +17,7 @@ from worker_kit import behave, open_context, submit, texts, upload, wait_until, 
 from sintonia.domain.jobs import JobStatus
 from sintonia.domain.models import ModelKind
 from sintonia.jobs.attempts import FAILED_AND_RETRIED, INTERRUPTED
+from sintonia.runs.records import ExitStatus, read_exit
 from sintonia.sealed import verify
 from sintonia.store import Stage, Store
 
@@ -225,6 +226,29 @@ def test_a_paused_job_frees_its_place_survives_a_new_worker_and_goes_on(context,
     messages = texts(store, job.id)
     assert "Fine-tuning job paused after step 4" in messages
     assert FAILED_AND_RETRIED not in messages
+
+
+def test_a_pause_waits_for_a_trainer_that_still_works_on_its_step(context, store, given):
+    assert context.pace.hang_seconds == 0.6
+    behave(given.home, steps=1000, every={"wait_at": 5, "beats_after_stop": 12})
+    job = submit(store)
+    with working(context):
+        wait_until(lambda: len(store.jobs.metrics(job.id)) == 4)
+        store.jobs.pause(job.id)
+        paused(store, job.id)
+    ended = read_exit(context.run_folder(job.id).attempt(1))
+    assert ended.status is ExitStatus.STOPPED, "it ended by itself"
+
+
+def test_a_trainer_that_hangs_while_it_pauses_is_killed(context, store, given):
+    behave(given.home, steps=1000, every={"wait_at": 5, "hangs_after_stop": True})
+    job = submit(store)
+    with working(context):
+        wait_until(lambda: len(store.jobs.metrics(job.id)) == 4)
+        store.jobs.pause(job.id)
+        paused(store, job.id)
+    assert read_exit(context.run_folder(job.id).attempt(1)) is None
+    assert store.jobs.get(job.id).attempt == 1
 
 
 def test_a_pause_is_finished_by_the_worker_that_comes_after(context, store, given):

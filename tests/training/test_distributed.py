@@ -222,10 +222,10 @@ def test_processes_of_one_machine_share_its_memory(planned, tmp_path, monkeypatc
     run.attempt(1).path.mkdir()
     monkeypatch.setattr(memory, "limit_bytes", lambda: int(1.5 * weight_bytes(planned)))
     reporter = Reporter(run.attempt(1))
-    Fitting(Measured(run), reporter).check_weights(planned)
+    Fitting(Measured(run), reporter).check_weights(planned, "cpu")
     two = Fitting(Measured(run), reporter, World(size=2, local_size=2))
     with pytest.raises(TrainerFailed, match="each of 2 processes on this machine has"):
-        two.check_weights(planned)
+        two.check_weights(planned, "cpu")
     apart = Fitting(Measured(run), reporter, World(size=2, local_size=1))
-    apart.check_weights(planned)
+    apart.check_weights(planned, "cpu")
     reporter.close()

@@ -176,6 +176,22 @@ def test_memory_that_one_row_fills_ends_the_run_with_advice(planned, tmp_path):
     assert "Shorten the rows" in ended.message
 
 
+def test_a_trainer_that_wakes_up_in_the_middle_of_a_save_gives_it_no_name(planned, tmp_path):
+    spec = dataclasses.replace(planned, snapshot_seconds=0.0)
+    run = prepare(spec, tmp_path / "run")
+    first = start(run, 1, f"checkpoint.rename@2/STOP:{tmp_path / 'marker'}")
+    wait_until(lambda: psutil.Process(first.pid).status() == psutil.STATUS_STOPPED)
+    (work,) = run.snapshots.glob(".step-*.work")
+    hidden = work.rename(tmp_path / "hidden")  # its successor would sweep it away
+    run.lock.unlink()
+    assert start(run, 2).wait(timeout=60) == 0
+    hidden.rename(work)
+    os.kill(first.pid, signal.SIGCONT)
+    assert first.wait(timeout=60) == 1
+    assert "A later attempt has taken the run over" in read_exit(run.attempt(1)).message
+    assert list(run.snapshots.iterdir()) == []
+
+
 def test_a_trainer_that_wakes_up_after_its_successor_writes_nothing_that_both_share(
     planned, tmp_path
 ):

@@ -24,7 +24,7 @@ from sintonia.runs.layout import RunFolder
 from sintonia.runs.records import ExitStatus, RecordKind, Tail
 from sintonia.runs.spec import AdapterRef, Origin, TrainSpec
 from sintonia.sealed import hash_file, seal
-from sintonia.training.schedule import Schedule
+from sintonia.training.row_order import RowOrder
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 
@@ -217,11 +217,11 @@ def in_training_order(spec: TrainSpec, base: Path, rows: Path) -> list[dict]:
     """Our ids of each row, as often and in the order that our run learned them."""
     renderer = Renderer.from_folder(base)
     made = [renderer.sequences(example) for _, example in iter_examples(rows)]
-    schedule = Schedule(ROWS, BATCH, spec.seed)
+    order = RowOrder(ROWS, BATCH, spec.seed)
     return [
         TRL_ROW_OF[spec.objective](made[row])
         for step in range(1, STEPS + 1)
-        for row in schedule.rows_of(step)
+        for row in order.rows_of(step)
     ]
 
 

@@ -10,11 +10,14 @@ from pydantic import BaseModel, ValidationError
 
 from sintonia.api.validation import error_of
 from sintonia.data import strict_json
-from sintonia.errors import InvalidRequest, PayloadTooLarge
+from sintonia.domain.choices import parts_of, without
+from sintonia.errors import InvalidRequest, PayloadTooLarge, Problems
 
 MAX_JSON_BYTES = 16 * 1024 * 1024
 """The largest JSON body; data files go through ``/v1/files``."""
 
+_MOST_ROUNDS = 4
+"""What is left out can bring up something else, but not for long."""
 _MAX_DRAINED_BYTES = 4 * 1024**3
 
 T = TypeVar("T", bound=BaseModel)
@@ -48,12 +51,31 @@ async def drain(chunks: AsyncIterator[bytes]) -> None:
 def parse(model: type[T], body: Mapping[str, Any]) -> T:
     """Return ``body`` as a wire type; ``null`` means absent.
 
-    Raises ``InvalidRequest``, one of its kinds, for the first thing that is wrong.
+    Raises ``InvalidRequest``, one of its kinds, that names all that is wrong.
     """
     try:
         return model.model_validate({key: v for key, v in body.items() if v is not None})
     except ValidationError as problem:
         raise error_of(problem.errors(include_url=False)) from None
+
+
+def parse_what_can_be(model: type[T], body: Mapping[str, Any], problems: Problems) -> T | None:
+    """Return ``body`` as a wire type without what is wrong with it, which goes to ``problems``.
+
+    So that what else is wrong can be told with it. ``None`` where something is missing.
+    """
+    rest: Any = body
+    for _ in range(_MOST_ROUNDS):
+        try:
+            return model.model_validate({key: v for key, v in rest.items() if v is not None})
+        except ValidationError as problem:
+            findings = problem.errors(include_url=False)
+        problems.found.append(error_of(findings))
+        for finding in findings:
+            rest = without(rest, parts_of(finding["loc"])) or {}
+        if any(finding["type"] == "missing" for finding in findings):
+            break
+    return None
 
 
 async def _read(request: Request) -> bytes:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from sintonia.api.schemas.jobs import JobRequest
 from sintonia.api.services import Services
+from sintonia.domain.conflicts import conflicts_of
 from sintonia.domain.files import FilePurpose, FileStatus
+from sintonia.domain.methods import Method
 from sintonia.errors import (
     FileNotFound,
     InvalidData,
     InvalidRequest,
+    InvalidValue,
     ModelNotAvailable,
     ModelNotFound,
 )
+from sintonia.runs.plan import linear_layers, unknown_targets
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,30 @@ def _base(name: str, services: Services) -> Trainable:
     return Trainable(shown=resolved.shown, base=resolved.base, parent=None)
 
 
-def check_data_file(file_id: str, param: str, services: Services) -> None:
-    """Check that a job can use a file. Raises ``InvalidRequest`` or ``InvalidData``."""
+def problems_of_settings(
+    request: JobRequest, method: Method | None, model: Trainable | None, services: Services
+) -> list[InvalidValue]:
+    """Return an error for every choice that cannot be honoured, as far as it is known here.
+
+    What depends on the rows, or on a base model that is still to be fetched, the worker finds.
+    """
+    if method is None:
+        return []
+    problems = conflicts_of(method, has_validation=request.validation_file is not None)
+    base = services.library.find(model.base) if model and model.parent is None else None
+    if base is not None:
+        layers = linear_layers(Path(base.ref.folder))
+        problems += unknown_targets(method.choices, layers)
+    return problems
+
+
+def check_data_file(file_id: str | None, param: str, services: Services) -> None:
+    """Check that a job can use a file, if one is given.
+
+    Raises ``InvalidRequest`` or ``InvalidData``.
+    """
+    if file_id is None:
+        return
     try:
         file = services.store.files.get(file_id)
     except FileNotFound:

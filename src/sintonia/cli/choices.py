@@ -12,10 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from sintonia.domain.choices import Learn, OptimizerName, ScheduleName, Tuning, extension_of
-from sintonia.domain.conflicts import check_choices
+from sintonia.domain.choices import Learn, OptimizerName, ScheduleName, Tuning, read_extension
+from sintonia.domain.conflicts import conflicts_of
 from sintonia.domain.methods import AUTO, Hyperparameters, Method, MethodType
-from sintonia.errors import InvalidValue
+from sintonia.errors import InvalidRequest, InvalidValue
+from sintonia.runs.plan import unknown_targets
 
 Json = dict[str, Any]
 
@@ -67,14 +68,24 @@ def extension(given: Iterable[str] | None, options: Mapping[str, object]) -> Jso
     return made
 
 
-def check(
-    chosen: Json, method: MethodType, hyperparameters: Mapping[str, Any], *, has_validation: bool
-) -> None:
-    """Raise ``InvalidValue`` naming everything in ``chosen`` that the server would refuse."""
+def problems_of(
+    chosen: Mapping[str, Any],
+    method: MethodType,
+    hyperparameters: Mapping[str, Any],
+    *,
+    has_validation: bool,
+    layers: tuple[str, ...] | None = None,
+) -> list[InvalidRequest]:
+    """Return an error for everything in ``chosen`` that the server would refuse.
+
+    ``layers`` are those of the base model, where it is known.
+    """
     multiplier = hyperparameters.get("learning_rate_multiplier", AUTO)
     known = Hyperparameters(learning_rate_multiplier=multiplier)
-    choices = extension_of(chosen).choices
-    check_choices(Method(method, known, choices), has_validation=has_validation)
+    extension, problems = read_extension(chosen)
+    asked = Method(method, known, extension.choices)
+    problems += conflicts_of(asked, has_validation=has_validation)
+    return problems + (unknown_targets(asked.choices, layers) if layers else [])
 
 
 def _read(path: Path) -> Json:

@@ -34,7 +34,8 @@ from sintonia.cli.options import DEFAULT_MODEL, ModelOption, ServerOption, check
 from sintonia.cli.output import console, facts, print_note
 from sintonia.cli.progress import job_view
 from sintonia.domain.methods import MethodType
-from sintonia.errors import InvalidValue, SintoniaError, TrainerFailed
+from sintonia.errors import InvalidValue, Problems, SintoniaError, TrainerFailed
+from sintonia.runs.plan import linear_layers
 from sintonia.settings import Settings
 
 INTERRUPTED = 130
@@ -126,9 +127,6 @@ def finetune(
         "beta": beta,
     }
     given = {name: value for name, value in hyperparameters.items() if value is not None}
-    check_number("--learning-rate-multiplier", learning_rate_multiplier, above=0)
-    check_number("--beta", beta, above=0)
-    check_number("--learning-rate", learning_rate, above=0)
     options = {
         "tuning": tuning,
         "lora.rank": rank,
@@ -140,14 +138,15 @@ def finetune(
         "truncate": truncate or None,
     }
     extension = choices.extension(set_, options)
-    method = refuse_bad_file(file, method)
-    if valid is not None:
-        refuse_bad_file(valid, method, called="Validation file", min_examples=1)
-    if beta is not None and method is not MethodType.DPO:
-        raise InvalidValue(f"--beta {beta:g}: method {method} has none. Leave it out.")
-    choices.check(extension, method, given, has_validation=valid is not None)
-    order = Order(file, valid, model, suffix, seed, given, method, extension)
+    rates = {
+        "--learning-rate-multiplier": learning_rate_multiplier,
+        "--beta": beta,
+        "--learning-rate": learning_rate,
+    }
     settings, screen = settings_module.load(), console()
+    layers = known_layers(settings, model, server)
+    method = refuse_what_is_wrong(Given(file, valid, method, given, extension, rates, layers))
+    order = Order(file, valid, model, suffix, seed, given, method, extension)
     if server is None and not detach:
         fetch_base(settings, model, screen)
     with connect(settings, server) as client:
@@ -157,6 +156,58 @@ def finetune(
             screen.print(f"Follow it with `sintonia jobs follow {job['id']}`.")
             return
         follow_to_the_end(client, job["id"], screen, lasting_url(settings, client))
+
+
+@dataclass(frozen=True)
+class Given:
+    """What of a command line can be wrong before anything is sent."""
+
+    training_file: Path
+    validation_file: Path | None
+    method: MethodType | None
+    hyperparameters: Mapping[str, Any]
+    extension: Mapping[str, Any]
+    rates: Mapping[str, float | None]
+    layers: tuple[str, ...] | None
+    """Of the base model, where it is known here."""
+
+
+def refuse_what_is_wrong(given: Given) -> MethodType:
+    """Return the method of a job that can be asked for.
+
+    Raises ``InvalidRequest`` that names all that is wrong with both files and the settings;
+    what is wrong with rows was printed before.
+    """
+    problems, method = Problems(), given.method
+    for option, rate in given.rates.items():
+        with problems.collecting():
+            check_number(option, rate, above=0)
+    with problems.collecting():
+        method = refuse_bad_file(given.training_file, given.method)
+    if given.validation_file is not None:
+        with problems.collecting():
+            refuse_bad_file(given.validation_file, method, called="Validation file", min_examples=1)
+    beta = given.hyperparameters.get("beta")
+    if beta is not None and method is MethodType.SUPERVISED:
+        text = f"--beta {beta:g}: method {method} has none. Leave it out."
+        problems.found.append(InvalidValue(text))
+    method = method or MethodType.SUPERVISED  # of a file that tells none, which is refused
+    problems.found += choices.problems_of(
+        given.extension,
+        method,
+        given.hyperparameters,
+        has_validation=given.validation_file is not None,
+        layers=given.layers,
+    )
+    problems.raise_if_any()
+    return method
+
+
+def known_layers(settings: Settings, model: str, server: str | None) -> tuple[str, ...] | None:
+    """Return the layers of a base model that is here; another server may have another one."""
+    library = open_library(settings)
+    base = library.find(library.catalog.resolve(model).base) if server is None else None
+    return linear_layers(Path(base.ref.folder)) if base else None
 
 
 def fetch_base(settings: Settings, model: str, screen: Console) -> None:

@@ -214,6 +214,8 @@ def common_prefix(first: NDArray[np.int32], second: NDArray[np.int32]) -> int:
 
 def count_tokens(sequences: Sequence[EncodedSequence]) -> int:
     """Return how many tokens the forest of ``sequences`` has."""
+    if len(sequences) == 1:  # most rows of a file, of which there may be millions
+        return len(sequences[0].tokens)
     order = sort_order(sequences)
     total = len(sequences[order[0]].tokens)
     for before, after in pairwise(order):

@@ -52,6 +52,11 @@ class ProblemLog:
         if len(self.kept) < MAX_PROBLEMS_KEPT:
             self.kept.append(problem)
 
+    def extend(self, later: ProblemLog) -> None:
+        """Count the problems of a later part of the file, and keep those there is room for."""
+        self.count += later.count
+        self.kept += later.kept[: MAX_PROBLEMS_KEPT - len(self.kept)]
+
     def row(self, line: int, number: int) -> RowLog:
         """Return the log of one row: example ``number`` on file line ``line``."""
         return RowLog(self, line, number, self.count)
@@ -84,8 +89,9 @@ class RowLog:
     def of_message(self, message: int, key: str = "messages") -> RowLog:
         """Return the log of one message of the array that this part, or the row, has at ``key``."""
         part = self.part if key == "messages" else key
-        path = _joined(self.path, f"{key}[{message - 1}]")
-        return replace(self, message=message, path=path, part=part)
+        path = f"{self.path}.{key}[{message - 1}]" if self.path else f"{key}[{message - 1}]"
+        # Not with `replace`, which is slow: a file has millions of messages.
+        return RowLog(self.log, self.line, self.number, self.count_before, message, path, part)
 
     def add(self, rule: str, field: str | None = None) -> None:
         """Add a problem whose text is ``Example N[, message M][ of PART] RULE``.

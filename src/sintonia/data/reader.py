@@ -8,7 +8,6 @@ problem that names the example, the line and the rule; reading goes on with the 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from sintonia.data import strict_json
+from sintonia.data.parts import BLANK, BYTE_ORDER_MARK, Part
 from sintonia.data.problems import ProblemLog, json_type
 from sintonia.domain.datasets import Problem
 
@@ -23,8 +23,6 @@ MAX_LINE_BYTES = 4 * 1024 * 1024
 """The longest line that is parsed: about a million tokens."""
 
 _CHUNK_BYTES = 256 * 1024
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_BLANK = b" \t\r\n"
 _MESSAGE_PATH = re.compile(r"messages\[(\d+)\]")
 _NOT_JSON_LINES = (
     (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff|[\x01-\x7f]\0\0\0|\0\0\0[\x01-\x7f]"), "UTF-32 text"),
@@ -56,43 +54,36 @@ class Row:
     value: dict[str, Any] | None
     """``None`` when the line was refused; the problem is in the log."""
     fingerprint: int
-    """Equal for equal lines of one process's run (64 bits); 0 for a refused line."""
+    """Equal for equal lines (64 bits); 0 for a refused line."""
 
 
 class JsonlReader:
-    """Iterates once over the rows of ``file``; refused ones go to ``problems`` as well."""
+    """Iterates once over the rows of ``file``; refused ones go to ``problems`` as well.
 
-    def __init__(self, file: BinaryIO, problems: ProblemLog) -> None:
-        self.num_rows = 0
-        """Rows so far, refused ones too."""
+    With a ``part`` the file holds only that part of a data file.
+    """
+
+    def __init__(self, file: BinaryIO, problems: ProblemLog, part: Part | None = None) -> None:
+        self.num_rows = part.rows_before if part else 0
+        """Rows of the data file so far, refused ones too."""
         self.is_json_lines = True
         """``False`` when the file's first bytes show that it is something else."""
-        self._source = _Source(file)
-        self._file = io.BufferedReader(self._source, _CHUNK_BYTES)
+        self._first_line = part.first_line if part else 1
+        self._file = file
         self._problems = problems
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes taken from the file so far; all of them once the iteration has ended."""
-        return self._source.size_bytes
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the bytes taken from the file so far."""
-        return self._source.digest.hexdigest()
 
     def __iter__(self) -> Iterator[Row]:
         content = self._file.readline(MAX_LINE_BYTES + 1)
-        if other := _other_kind(content):
+        line = self._first_line
+        if line == 1 and (other := _other_kind(content)):
             self._refuse_file(other, "Convert it and upload again.", 1)
             return
-        line = 1
         while content:
             is_whole = len(content) <= MAX_LINE_BYTES or content.endswith(b"\n")
             if line == 1:
-                content = content.removeprefix(_BYTE_ORDER_MARK)
-            content = content.rstrip(_BLANK)
-            if self.num_rows == 0 and (document := _document_kind(content.lstrip(_BLANK))):
+                content = content.removeprefix(BYTE_ORDER_MARK)
+            content = content.rstrip(BLANK)
+            if self.num_rows == 0 and (document := _document_kind(content.lstrip(BLANK))):
                 self._refuse_file(document, _MAKE_LINES, line)
                 return
             if not is_whole:
@@ -110,12 +101,10 @@ class JsonlReader:
                 return
 
     def _refuse_file(self, kind: str, remedy: str, line: int) -> None:
-        """Note that the file is no JSON Lines, and read to its end for size and hash."""
+        """Note that the file is no JSON Lines."""
         self.is_json_lines = False
         text = f"The file is {kind}; it must be JSON Lines in UTF-8. {remedy}"
         self._problems.add(Problem(text, line=line))
-        while self._file.read(_CHUNK_BYTES):
-            pass
 
     def _row(self, line: int, content: bytes) -> Row:
         try:
@@ -131,7 +120,7 @@ class JsonlReader:
             path, rule = found
             return self._refused(line, f"{path or 'a key'} {rule}", field=path or None)
         self.num_rows += 1
-        return Row(line, self.num_rows, value, hash(content))
+        return Row(line, self.num_rows, value, _fingerprint(content))
 
     def _refused(self, line: int, rule: str, field: str | None = None) -> Row:
         self.num_rows += 1
@@ -142,23 +131,8 @@ class JsonlReader:
         return Row(line, self.num_rows, None, 0)
 
 
-class _Source(io.RawIOBase):
-    """A file that is hashed and measured while it is read, in pieces larger than lines."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.size_bytes = 0
-        self.digest = hashlib.sha256()
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        content = self._file.read(len(buffer))
-        buffer[: len(content)] = content
-        self.size_bytes += len(content)
-        self.digest.update(content)
-        return len(content)
+def _fingerprint(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), signed=True)
 
 
 def _text(content: bytes) -> str:

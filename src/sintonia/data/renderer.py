@@ -79,6 +79,7 @@ class Renderer:
 
     def __init__(self, files: RendererFiles, *, learns_last_only: bool = False) -> None:
         """``learns_last_only``: of the answers of a row only the last one is learned."""
+        self.files = files
         self.learns_last_only = learns_last_only
         ends = (*files.stop_tokens, files.bos_token or "")
         self._special = SpecialTokens(files.tokenizer_json, ends)

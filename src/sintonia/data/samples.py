@@ -1,7 +1,8 @@
 """Rows encoded once and kept: flat arrays on disk, memory-mapped, found again by content.
 
 The cache's name is a hash of the data, the tokenizer with the template, and the rules of
-encoding, so a stale cache cannot be found. A cache folder is sealed; a torn one is made anew.
+encoding, so a stale cache cannot be found. A cache folder is sealed; a torn one is made anew. It
+also keeps what the check of the file found, so that a file is read once, whoever comes first.
 """
 
 from __future__ import annotations
@@ -12,39 +13,44 @@ import os
 import shutil
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sintonia.data.forest import EncodedSequence, IntArray, count_tokens
+from sintonia.data.checking import Checker, EncodingRules, Findings
+from sintonia.data.forest import EncodedSequence, IntArray
 from sintonia.data.renderer import Renderer
-from sintonia.data.validate import is_same_when_cut, iter_examples
-from sintonia.domain.examples import Example, PreferenceExample
+from sintonia.data.validate import check_file, raise_if_any
+from sintonia.domain.datasets import DatasetReport
 from sintonia.errors import DamagedCheckpoint, InvalidData
-from sintonia.sealed import hash_file, seal, verify
+from sintonia.sealed import seal, verify
 
-_VERSION = 2
+__all__ = ["EncodingRules", "Samples", "check_samples", "load_samples", "save_array"]
+
+_VERSION = 3
+"""To be raised when rows are checked or encoded by other rules, or kept in another form."""
 _LOCK_POLL_SECONDS = 0.2
-_TOKENS = "tokens.bin"
-_ARRAYS = ("tokens", "starts", "prompts", "weights", "rows", "row_tokens")
-
+_ARRAYS: Mapping[str, np.dtype[Any]] = {
+    "tokens": np.dtype(np.int32),
+    "starts": np.dtype(np.int64),
+    "prompts": np.dtype(np.int64),
+    "weights": np.dtype(np.float32),
+    "rows": np.dtype(np.int64),
+    "row_tokens": np.dtype(np.int64),
+    "digests": np.dtype(np.int64),
+}
+"""The files of a cache and the type of their values."""
 
 Told = Callable[[int], None]
-"""Called with how many rows are encoded: after each row, and with 0 while another process holds
+"""Called with how many rows are encoded: now and then, and with 0 while another process holds
 the cache."""
-
-
-@dataclass(frozen=True)
-class EncodingRules:
-    """What of a row becomes tokens."""
-
-    context_tokens: int
-    truncate: bool
 
 
 class Samples:
@@ -68,7 +74,13 @@ class Samples:
         self._rows: IntArray = arrays["rows"]
         self.row_tokens_R: IntArray = arrays["row_tokens"]
         """Tokens of each row, what its turns share counted once."""
-        self._first = np.searchsorted(self._rows, np.arange(len(self.row_tokens_R) + 1))
+        self.digests_R: IntArray = arrays["digests"]
+        """Of each row: equal where the model learns the same."""
+
+    @cached_property
+    def _first(self) -> IntArray:
+        """Where the sequences of each row begin."""
+        return np.searchsorted(self._rows, np.arange(len(self.row_tokens_R) + 1))
 
     @property
     def num_rows(self) -> int:
@@ -125,7 +137,27 @@ def load_samples(
 ) -> Samples:
     """Return the encoded rows of ``path``, from the cache when they were encoded before.
 
-    Raises ``InvalidData`` naming the row that does not fit the context or the template.
+    Raises ``InvalidData`` naming the rows that do not fit the context or the template.
+    """
+    report, samples = check_samples(path, sha256, renderer, rules, cache, told)
+    raise_if_any(report.problems, path)
+    if samples is None:
+        raise InvalidData(f"File {path.name} cannot be trained on: it has no rows.")
+    return samples
+
+
+def check_samples(
+    path: Path,
+    sha256: str,
+    renderer: Renderer,
+    rules: EncodingRules,
+    cache: Path,
+    told: Told = lambda _rows: None,
+) -> tuple[DatasetReport, Samples | None]:
+    """Check the file at ``path``, and return its encoded rows too when all of them are good.
+
+    A file whose rows are in the cache was checked when they were encoded. Raises ``InvalidData``
+    for a file that is not the one with this hash.
     """
     rendering = (renderer.template_sha256, renderer.learns_last_only)
     parts = (_VERSION, sha256, *rendering, rules.context_tokens, rules.truncate)
@@ -133,17 +165,32 @@ def load_samples(
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / f"{folder.name}.lock", told):
         try:
-            verify(folder)
+            facts = verify(folder)["report"]
         except DamagedCheckpoint:
             shutil.rmtree(folder, ignore_errors=True)
-            if hash_file(path) != sha256:
+        else:
+            return _report_of(facts, path), Samples(folder)
+        with _work_folder(folder) as work:
+            with _Writer(work, told) as writer:
+                report = check_file(Checker(path, renderer, rules), listener=writer.add)
+            if report.sha256 != sha256:
                 raise InvalidData(
                     f"{path.name} changed since it was checked. Check and plan again."
-                ) from None
-            with _work_folder(folder) as work:
-                _encode_file(path, renderer, rules, work, told)
-                seal(work, folder)
-        return Samples(folder)
+                )
+            if not report.is_valid or report.num_examples == 0:
+                return report, None
+            seal(work, folder, {"report": _facts_of(report)})
+        return report, Samples(folder)
+
+
+def _facts_of(report: DatasetReport) -> dict[str, Any]:
+    """Return what is kept of the report of a good file."""
+    facts = asdict(report)
+    return {name: facts[name] for name in facts if name not in {"path", "problems"}}
+
+
+def _report_of(facts: Mapping[str, Any], path: Path) -> DatasetReport:
+    return DatasetReport(**{**facts, "path": str(path), "warnings": tuple(facts["warnings"])})
 
 
 @contextmanager
@@ -169,86 +216,88 @@ def _work_folder(folder: Path) -> Iterator[Path]:
     work.mkdir(parents=True)
     try:
         yield work
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)  # a full disk needs the room
-        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)  # unless it was sealed; a full disk needs the room
 
 
-def _encode_file(
-    path: Path, renderer: Renderer, rules: EncodingRules, work: Path, told: Told
-) -> None:
-    with (work / _TOKENS).open("wb") as tokens:
-        columns = _Columns(tokens)
-        for number, example in iter_examples(path):
-            columns.add_row(encode(number, example, renderer, rules))
-            told(number)
-    columns.write(work)
+class _Writer:
+    """Writes the arrays of a cache part by part; memory does not grow with the file."""
+
+    def __init__(self, folder: Path, told: Told) -> None:
+        self._told = told
+        self._num_rows = self._num_tokens = 0
+        self._has_problems = False
+        with ExitStack() as stack:
+            self._files = {
+                name: stack.enter_context(_ArrayFile(folder / f"{name}.npy", kind))
+                for name, kind in _ARRAYS.items()
+            }
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        self._files["starts"].append(np.zeros(1, np.int64))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def add(self, found: Findings) -> None:
+        """Append the rows of one part; once a row has problems, no row is kept any more."""
+        self._num_rows += found.num_rows
+        self._told(self._num_rows)
+        self._has_problems = self._has_problems or found.problems.count > 0
+        if self._has_problems:
+            return
+        columns = found.columns
+        ends = self._num_tokens + np.cumsum(np.frombuffer(columns.lengths, np.int64))
+        self._num_tokens += len(columns.tokens)
+        self._files["starts"].append(ends)
+        for name in _ARRAYS:
+            if name != "starts":
+                self._files[name].append(getattr(columns, name))
 
 
-def encode(
-    number: int, example: Example, renderer: Renderer, rules: EncodingRules
-) -> list[EncodedSequence]:
-    """Return the sequences of one example; ``number`` counts from 1 and is for messages.
+class _ArrayFile:
+    """What ``np.save`` writes of one dimension, but growing; its length is written at the end.
 
-    Raises ``InvalidData`` for one that is longer than the context, unless it is to be cut and
-    something learned is left: a turn that lies past the context whole is left out.
+    Not through ``np.save`` for another reason too: it loses the number of an error, which tells
+    a full disk.
     """
-    sequences, encoded = renderer.sequences(example), []
-    is_cut_pair = rules.truncate and isinstance(example, PreferenceExample)
-    if is_cut_pair and is_same_when_cut(sequences, rules.context_tokens):
-        raise InvalidData(
-            f"Example {number} has answers that are the same within the {rules.context_tokens} "
-            "tokens that the model reads. Shorten its input."
-        )
-    for sequence in sequences:
-        if len(sequence) > rules.context_tokens and not rules.truncate:
-            raise InvalidData(
-                f"Example {number} has {len(sequence)} tokens; the model reads at most "
-                f"{rules.context_tokens}. Shorten it, or set `truncate`."
-            )
-        if len(sequence.prompt_ids) >= rules.context_tokens:
-            continue
-        tokens = np.array([*sequence.prompt_ids, *sequence.answer_ids], dtype=np.int32)
-        tokens = tokens[: rules.context_tokens]
-        weight = sequence.weight
-        encoded.append(EncodedSequence(tokens, len(sequence.prompt_ids), weight, number - 1))
-    if not encoded:
-        raise InvalidData(
-            f"Example {number}: everything that is learned lies past the "
-            f"{rules.context_tokens} tokens that the model reads. Shorten its prompt."
-        )
-    return encoded
 
+    def __init__(self, path: Path, kind: np.dtype[Any]) -> None:
+        self._file = path.open("wb")
+        self._kind = kind
+        self._length = 0
+        self._write_header()
 
-class _Columns:
-    """Grows the arrays row by row; the tokens go straight to disk."""
+    def __enter__(self) -> Self:
+        return self
 
-    def __init__(self, tokens: BinaryIO) -> None:
-        self._file = tokens
-        self._starts = array("q", [0])
-        self._prompts = array("q")
-        self._weights = array("f")
-        self._rows = array("q")
-        self._row_tokens = array("q")
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._file:
+            if error is None:
+                self._file.seek(0)
+                self._write_header()
 
-    def add_row(self, sequences: list[EncodedSequence]) -> None:
-        for sequence in sequences:
-            self._file.write(sequence.tokens.tobytes())
-            self._starts.append(self._starts[-1] + len(sequence.tokens))
-            self._prompts.append(sequence.num_prompt_tokens)
-            self._weights.append(sequence.weight)
-            self._rows.append(len(self._row_tokens))
-        self._row_tokens.append(count_tokens(sequences))
+    def append(self, values: array[Any] | NDArray[Any]) -> None:
+        """Append values that are of the file's kind already."""
+        self._file.write(np.asarray(values).data)
+        self._length += len(values)
 
-    def write(self, folder: Path) -> None:
-        """Write the arrays; the file of tokens has been closed."""
-        save_array(folder / "tokens.npy", np.memmap(folder / _TOKENS, dtype=np.int32, mode="r"))
-        (folder / _TOKENS).unlink()
-        save_array(folder / "starts.npy", np.array(self._starts, np.int64))
-        save_array(folder / "prompts.npy", np.array(self._prompts, np.int64))
-        save_array(folder / "weights.npy", np.array(self._weights, np.float32))
-        save_array(folder / "rows.npy", np.array(self._rows, np.int64))
-        save_array(folder / "row_tokens.npy", np.array(self._row_tokens, np.int64))
+    def _write_header(self) -> None:
+        """Write the header; numpy pads it so that it keeps its size whatever the length."""
+        facts = {"descr": self._kind.str, "fortran_order": False, "shape": (self._length,)}
+        np.lib.format.write_array_header_1_0(self._file, facts)
 
 
 def save_array(path: Path, values: NDArray[Any]) -> None:

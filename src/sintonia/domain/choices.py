@@ -7,14 +7,14 @@ job and the library read them here. ``None`` means not chosen; the plan then dec
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
-from sintonia.errors import InvalidValue
+from sintonia.errors import InvalidRequest, InvalidValue, all_of
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 MAX_RANK = 1024
@@ -238,13 +238,45 @@ def extension_of(values: Mapping[str, Any]) -> Extension:
 
     Raises ``InvalidValue`` naming everything that is wrong with them.
     """
-    try:
-        return _EXTENSION.validate_python(dict(values))
-    except ValidationError as problem:
-        findings = problem.errors(include_url=False)
-    told = [f"Setting {_path(f['loc'])} {f['input']!r}: {f['msg']}." for f in findings]
-    raise InvalidValue(" ".join(told), param=_path(findings[0]["loc"]))
+    extension, problems = read_extension(values)
+    if problems:
+        raise all_of(problems)
+    return extension
+
+
+def read_extension(values: Mapping[str, Any]) -> tuple[Extension, list[InvalidRequest]]:
+    """Return what can be understood of ``values``, and an error for each value that cannot.
+
+    So that what is wrong with the others is told with it.
+    """
+    errors: dict[str, InvalidRequest] = {}
+    rest: Any = dict(values)
+    while True:  # each round leaves out what it found; of nothing at all nothing is wrong
+        try:
+            return _EXTENSION.validate_python(rest), list(errors.values())
+        except ValidationError as problem:
+            findings = problem.errors(include_url=False)
+        for finding in findings:
+            path = _path(finding["loc"])
+            told = f"Setting {path} {finding['input']!r}: {finding['msg']}."
+            errors.setdefault(path, InvalidValue(told, param=path))
+            rest = without(rest, parts_of(finding["loc"])) or {}
+
+
+def without(values: Any, location: Sequence[str | int]) -> Any:
+    """Return ``values`` without what lies at ``location``; a list is left out as a whole."""
+    if not location or not isinstance(values, Mapping):
+        return None
+    first, *inner = location
+    rest = {name: value for name, value in values.items() if name != first}
+    inside = without(values.get(first), inner) if inner else None
+    return rest if inside is None else {**rest, first: inside}
+
+
+def parts_of(location: tuple[str | int, ...]) -> list[str | int]:
+    """Return a location without the tags of unions."""
+    return [part for part in location if not str(part).startswith("~")]
 
 
 def _path(location: tuple[str | int, ...]) -> str:
-    return ".".join(str(part) for part in location if not str(part).startswith("~"))
+    return ".".join(map(str, parts_of(location)))

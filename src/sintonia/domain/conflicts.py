@@ -29,12 +29,12 @@ _STARTS_FROM_WEIGHTS = (LoraInit.PISSA, LoraInit.OLORA)
 _SUPERVISED_ONLY = ("z_loss", "learn")
 
 
-def check_choices(method: Method, *, has_validation: bool) -> None:
-    """Raise ``InvalidValue`` naming every choice of ``method`` that cannot be honoured."""
-    found = list(_conflicts(method, has_validation=has_validation))
-    if found:
-        told = " ".join(f"Setting {name}: {what}" for name, what in found)
-        raise InvalidValue(told, param=f"sintonia.{found[0][0]}")
+def conflicts_of(method: Method, *, has_validation: bool) -> list[InvalidValue]:
+    """Return an error for every choice of ``method`` that cannot be honoured."""
+    return [
+        InvalidValue(f"Setting {name}: {what}", param=f"sintonia.{name}")
+        for name, what in _conflicts(method, has_validation=has_validation)
+    ]
 
 
 def _conflicts(method: Method, *, has_validation: bool) -> Iterator[Conflict]:

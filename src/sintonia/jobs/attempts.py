@@ -174,7 +174,6 @@ def _why(context: WorkerContext, followed: Followed) -> JobError:
         Ending.DIED: "ended without a result (killed, perhaps by a system short of memory)",
         Ending.HUNG: f"did nothing for {context.pace.hang_seconds:g} seconds",
         Ending.EXITED: "was stopped or left a damaged result",
-        Ending.PAUSED: "was stopped for a pause",
     }[followed.ending]
     message = f"The training process {how}, {attempts} times in a row without progress."
     printed = last_output(context.run_folder(claim.job.id).attempt(claim.attempt))

@@ -7,46 +7,32 @@ to the queue, nothing depends on what a preparation that was cut short left in t
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sintonia.bases.library import BaseModel
 from sintonia.data.renderer import Renderer
-from sintonia.data.validate import validate, with_method
 from sintonia.domain.choices import Learn
-from sintonia.domain.datasets import MIN_EXAMPLES, DatasetReport
-from sintonia.domain.jobs import EventLevel, JobError
+from sintonia.domain.jobs import EventLevel
 from sintonia.domain.models import Model, tuned_name
 from sintonia.errors import (
     DamagedCheckpoint,
     DownloadFailed,
-    FileNotFound,
-    InvalidData,
     ModelNotAvailable,
     ModelNotFound,
-    ServerError,
 )
 from sintonia.jobs.context import WorkerContext
 from sintonia.jobs.continued import lora_of
-from sintonia.jobs.overlap import count_shared_rows
+from sintonia.jobs.data_files import TRAINING, VALIDATION, Data, DataFiles, warnings_of
+from sintonia.jobs.refusals import Refusals
 from sintonia.runs.layout import RunFolder
-from sintonia.runs.plan import (
-    BaseNumbers,
-    PlanRequest,
-    RunSettings,
-    check_targets,
-    linear_layers,
-    plan,
-)
+from sintonia.runs.plan import BaseNumbers, PlanRequest, RunSettings, linear_layers, plan
 from sintonia.runs.shown import resolved_of
-from sintonia.runs.spec import AdapterRef, DataRef, LoraSettings, TrainSpec
-from sintonia.sealed import MANIFEST, hash_file, sync_folder, verify
+from sintonia.runs.spec import AdapterRef, LoraSettings, TrainSpec
+from sintonia.sealed import MANIFEST, hash_file, verify
 from sintonia.store import Claim
 from sintonia.store.claims import Admission
-
-TRAINING, VALIDATION = "training_file", "validation_file"
-PROBLEMS_IN_ERROR = 3
-"""A job's error tells so many problems of a file; its events tell the others."""
 
 
 class NotYet(Exception):
@@ -64,15 +50,6 @@ class _Start:
     lora: LoraSettings | None = None
 
 
-@dataclass(frozen=True)
-class _Data:
-    """One file of the job, copied and checked."""
-
-    ref: DataRef
-    report: DatasetReport
-    path: Path
-
-
 def prepare_job(context: WorkerContext, claim: Claim) -> None:
     """Lead a claimed job from ``validating_files`` to ``queued`` or ``failed``.
 
@@ -82,21 +59,37 @@ def prepare_job(context: WorkerContext, claim: Claim) -> None:
     validation = f" and validation file: {draft.validation_file}" if draft.validation_file else ""
     queue.note(claim, f"Validating training file: {draft.training_file}{validation}")
     run = context.run_folder(claim.job.id)
-    run.data.mkdir(parents=True, exist_ok=True)
-    start = _find_start(context, claim, run)
-    learns_last_only = draft.method.choices.learn is Learn.LAST
-    renderer = Renderer.from_folder(start.folder, learns_last_only=learns_last_only)
-    checked = _check_files(context, claim, run, renderer)
-    field = _first_invalid(checked)
-    if field is not None:
-        report = checked[field].report
-        details = report.listing() if report.num_problems > 1 else ()
-        queue.fail(claim, _problem_of(field, report), details)
+    run.path.mkdir(parents=True, exist_ok=True)
+    refusals, start, spec = Refusals(), None, None
+    with refusals.collecting():
+        start = _find_start(context, claim, run)
+    start = start or _base_alone(context, claim)  # which the rest can be checked against
+    renderer = _renderer_of(start, claim)
+    checked = DataFiles(context, draft, run, renderer).check(refusals)
+    if start and renderer and TRAINING in checked:
+        with refusals.collecting():
+            spec = plan(_plan_request(context, claim, start, renderer, checked))
+    if refusals:
+        queue.fail(claim, refusals.error(), refusals.details)
         return
-    _warn(context, claim, checked)
-    spec = plan(_plan_request(context, claim, start, renderer, checked))
+    assert spec is not None, "without a refusal there is a plan"
+    for text in warnings_of(checked):
+        queue.note(claim, text, EventLevel.WARN)
     spec.write(run.spec)
     queue.admit(claim, _admission(context, claim, spec))
+
+
+def _renderer_of(start: _Start | None, claim: Claim) -> Renderer | None:
+    if start is None:
+        return None
+    learns_last_only = claim.job.draft.method.choices.learn is Learn.LAST
+    return Renderer.from_folder(start.folder, learns_last_only=learns_last_only)
+
+
+def _base_alone(context: WorkerContext, claim: Claim) -> _Start | None:
+    """Return the job's base model, if it is here, without the model that cannot be gone on from."""
+    base = context.library.find(claim.job.draft.base_model)
+    return _Start(base, Path(base.ref.folder)) if base else None
 
 
 def _find_start(context: WorkerContext, claim: Claim, run: RunFolder) -> _Start:
@@ -180,91 +173,14 @@ def _copy_parent(parent: Model, run: RunFolder) -> Path:
     return folder
 
 
-def _check_files(
-    context: WorkerContext, claim: Claim, run: RunFolder, renderer: Renderer
-) -> dict[str, _Data]:
-    """Copy and check the job's files, by the name of the field that gives them."""
-    draft = claim.job.draft
-    wanted = {TRAINING: (draft.training_file, "train.jsonl", MIN_EXAMPLES)}
-    if draft.validation_file is not None:
-        wanted[VALIDATION] = (draft.validation_file, "valid.jsonl", 1)
-    checked = {}
-    for field, (file_id, name, min_examples) in wanted.items():
-        path = run.data / name
-        _copy_file(context, file_id, path, field)
-        called = field.replace("_", " ").capitalize()
-        report = validate(
-            path,
-            renderer=renderer,
-            truncate=draft.truncate,
-            min_examples=min_examples,
-            called=called,
-        )
-        report = with_method(report, draft.method.type, file_id)
-        # Relative to the run's folder, so that the folder can be moved.
-        ref = DataRef(f"data/{name}", report.sha256, report.num_examples, file_id)
-        checked[field] = _Data(ref, report, path)
-    return checked
-
-
-def _copy_file(context: WorkerContext, file_id: str, path: Path, field: str) -> None:
-    try:
-        file = context.store.files.get(file_id)
-        context.store.files.copy_to(file_id, path)
-    except FileNotFound:
-        what = field.replace("_", " ")
-        raise InvalidData(
-            f"The job failed due to an invalid {what}. File {file_id} was deleted. "
-            "Upload it again and make a new job.",
-            param=field,
-            code=f"invalid_{field}",
-        ) from None
-    sync_folder(path.parent)
-    if hash_file(path) != file.sha256:
-        raise ServerError(
-            f"File {file_id}: its content is not what was uploaded. Upload it again.", param=field
-        )
-
-
-def _first_invalid(checked: dict[str, _Data]) -> str | None:
-    return next((field for field, data in checked.items() if not data.report.is_valid), None)
-
-
-def _problem_of(field: str, report: DatasetReport) -> JobError:
-    """Return the error of a file that cannot be used: the first problems, and all counted."""
-    is_short_only = report.num_problems == 1 and report.num_examples < MIN_EXAMPLES
-    if field == TRAINING and is_short_only and report.problems[0].line is None:
-        return JobError("invalid_n_examples", report.problems[0].message, field)
-    what = field.replace("_", " ")
-    message = f"The job failed due to an invalid {what}. {report.summary(PROBLEMS_IN_ERROR)}"
-    if report.num_problems > PROBLEMS_IN_ERROR:
-        message += ". The job's events name them one by one."
-    return JobError(f"invalid_{field}", message, field)
-
-
-def _warn(context: WorkerContext, claim: Claim, checked: dict[str, _Data]) -> None:
-    warnings = [text for data in checked.values() for text in data.report.warnings]
-    if VALIDATION in checked:
-        num_shared = count_shared_rows(checked[TRAINING].path, checked[VALIDATION].path)
-        if num_shared:
-            warnings.append(
-                f"The validation file shares {num_shared} of its "
-                f"{checked[VALIDATION].report.num_examples} examples with the training file: "
-                "the validation loss will look better than it is."
-            )
-    for text in warnings:
-        context.store.queue.note(claim, text, EventLevel.WARN)
-
-
 def _plan_request(
     context: WorkerContext,
     claim: Claim,
     start: _Start,
     renderer: Renderer,
-    checked: dict[str, _Data],
+    checked: Mapping[str, Data],
 ) -> PlanRequest:
     base, settings = start.base, context.settings
-    check_targets(claim.job.draft.method.choices, Path(base.ref.folder))
     numbers = BaseNumbers(
         ref=base.ref,
         learning_rate=base.learning_rate,
@@ -285,7 +201,7 @@ def _plan_request(
         settings=RunSettings(
             snapshot_seconds=settings.snapshot_seconds,
             threads=settings.threads,
-            cache_folder=str(settings.home / "cache" / "samples"),
+            cache_folder=str(settings.samples_folder),
         ),
     )
 

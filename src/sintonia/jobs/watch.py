@@ -38,8 +38,6 @@ class Ending(StrEnum):
     """The process is gone and said nothing."""
     HUNG = "hung"
     """It lived but did nothing for very long; it was stopped."""
-    PAUSED = "paused"
-    """Its caller asked for a pause; it was stopped."""
     LEFT = "left"
     """This worker is to end; the trainer lives on."""
 
@@ -67,6 +65,7 @@ class Watch:
         self._tail = Tail(self._attempt.records, claim.import_offset)
         self._pulse = Pulse(self._attempt, context.pace.hang_seconds)
         self._rate = Rate()
+        self._was_asked = False
 
     def follow(self) -> Followed:
         """Return once the attempt has ended or the worker is to end. Raises ``ClaimLost``."""
@@ -89,7 +88,7 @@ class Watch:
             return Followed(Ending.DIED, self._claim)
         self._claim = self._context.store.queue.refresh(self._claim)
         if self._claim.job.status is JobStatus.PAUSING:
-            return self._pause()
+            self._ask_to_pause()
         if self._pulse.has_stopped():
             self._context.executor.stop(self.handle, 0)
             self._import()
@@ -117,11 +116,14 @@ class Watch:
             return record
         return replace(record, model=checkpoint_model(self._context, self._claim, record.step))
 
-    def _pause(self) -> Followed:
-        """Stop the trainer, which saves the step it is in however long that takes."""
-        self._context.executor.stop(self.handle, self._context.pace.hang_seconds)
-        self._import()
-        return Followed(Ending.PAUSED, self._claim, read_exit(self._attempt))
+    def _ask_to_pause(self) -> None:
+        """Ask the trainer once to end after the step it is in, however long that takes.
+
+        While it beats it is not killed; the step would be lost.
+        """
+        if not self._was_asked:
+            self._was_asked = True
+            self._context.executor.ask_to_stop(self.handle)
 
     def _stop_trainer(self) -> None:
         """A trainer that wrote its exit record has nothing more to do."""
@@ -178,4 +180,5 @@ def _imported(record: Record) -> Imported:
             return CheckpointImport(data["step"], record.time, data["metrics"], kept=kept)
         case RecordKind.EVENT:
             level = EventLevel(data["level"])
-            return EventImport(record.time, level, data["message"], data.get("verdict"))
+            told = (data.get("verdict"), data.get("settled"))
+            return EventImport(record.time, level, data["message"], *told)

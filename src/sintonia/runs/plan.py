@@ -22,10 +22,10 @@ from sintonia.domain.choices import (
     ScheduleChoices,
     Tuning,
 )
-from sintonia.domain.conflicts import check_choices
+from sintonia.domain.conflicts import conflicts_of
 from sintonia.domain.methods import AUTO, Method, MethodType
 from sintonia.domain.models import BaseRef
-from sintonia.errors import InvalidValue
+from sintonia.errors import InvalidValue, all_of
 from sintonia.runs.resolve import (
     Ledger,
     RateFacts,
@@ -103,20 +103,19 @@ class PlanRequest:
 def plan(request: PlanRequest) -> TrainSpec:
     """Resolve every value; ``origins`` says where each came from.
 
-    Raises ``InvalidValue`` for a seed that random generators do not take, and for choices that
-    contradict each other or the model that training goes on from.
+    Raises ``InvalidValue`` naming all of it at once: a seed that random generators do not take,
+    choices that contradict each other, the base model or the one that training goes on from.
     """
-    if type(request.seed) is not int or not 0 <= request.seed < SEEDS:
-        raise InvalidValue(
-            f"Seed {request.seed!r}: must be an integer from 0 to {SEEDS - 1}.", param="seed"
-        )
-    check_choices(request.method, has_validation=request.validation is not None)
     ledger = Ledger()
+    if type(request.seed) is not int or not 0 <= request.seed < SEEDS:
+        ledger.refuse(f"Seed {request.seed!r}: must be an integer from 0 to {SEEDS - 1}.", "seed")
+    has_validation = request.validation is not None
+    ledger.problems += conflicts_of(request.method, has_validation=has_validation)
     length = _length(ledger, request)
     total_steps = length["total_steps"]
     tuning = resolve_tuning(ledger, request.method.choices, parent=_parent_tuning(request))
     is_validated = request.validation is not None
-    return TrainSpec(
+    spec = TrainSpec(
         run_id=request.run_id,
         objective=OBJECTIVES[request.method.type],
         base=request.base.ref,
@@ -140,10 +139,14 @@ def plan(request: PlanRequest) -> TrainSpec:
         ),
         origins=ledger.origins,
     )
+    if ledger.problems:
+        raise all_of(ledger.problems)
+    return spec
 
 
 def _length(ledger: Ledger, request: PlanRequest) -> dict[str, Any]:
-    rows, asked = request.training.num_examples, request.method.hyperparameters
+    # A file without rows is refused elsewhere; what else is wrong is to be told with it.
+    rows, asked = max(1, request.training.num_examples), request.method.hyperparameters
     n_epochs, batch_size = _number(asked.n_epochs), _number(asked.batch_size)
     n_epochs = ledger.settle("n_epochs", n_epochs, auto_epochs(rows), Origin.DERIVED)
     batch_size = ledger.settle("batch_size", batch_size, auto_batch_size(rows), Origin.DERIVED)
@@ -205,6 +208,8 @@ def _parent_tuning(request: PlanRequest) -> Tuning | None:
 
 def _lora(ledger: Ledger, request: PlanRequest) -> LoraSettings:
     given = request.method.choices.lora or LoraChoices()
+    if request.parent_lora is None:
+        ledger.problems += unknown_targets(request.method.choices, request.base.lora_targets)
     return resolve_lora(ledger, given, request.base.lora_targets, request.parent_lora)
 
 
@@ -250,17 +255,17 @@ def is_linear_layer(name: str, shape: Shape) -> bool:
     return name.endswith(".weight") and len(shape) == 2 and _is_adapted(_parts(name))
 
 
-def check_targets(choices: Choices, base_folder: Path) -> None:
-    """Raise ``InvalidValue`` naming every chosen target that the base has no such layer for."""
+def unknown_targets(choices: Choices, layers: Sequence[str]) -> list[InvalidValue]:
+    """Return an error that names every chosen target that a base with these ``layers`` has not."""
     wanted = choices.lora.targets if choices.lora else None
-    names = linear_layers(base_folder)
-    unknown = sorted(set(wanted or ()) - {*names, *_NOT_ADAPTED})
-    if unknown:
-        raise InvalidValue(
-            f"Setting lora.targets {', '.join(unknown)}: the base model has no such linear layer. "
-            f"It has {', '.join(names)}.",
-            param="sintonia.lora.targets",
-        )
+    unknown = sorted(set(wanted or ()) - {*layers, *_NOT_ADAPTED})
+    if not unknown:
+        return []
+    text = (
+        f"Setting lora.targets {', '.join(unknown)}: the base model has no such linear layer. "
+        f"It has {', '.join(layers)}."
+    )
+    return [InvalidValue(text, param="sintonia.lora.targets")]
 
 
 def _parts(name: str) -> list[str]:

@@ -51,7 +51,8 @@ class Record:
     ``checkpoint``: ``data`` holds ``step``, ``folder`` (relative to the run), ``metrics``, and in
     ``kept`` the steps of all checkpoints that there are now.
     ``event``: ``data`` holds ``level`` and ``message``; where it says what the curve means, also
-    ``verdict`` with ``kind``, ``step`` and ``message``.
+    ``verdict`` with ``kind``, ``step`` and ``message``, and where it says what the machine chose,
+    in ``settled`` the values of settings.
     """
 
     number: int

@@ -62,10 +62,16 @@ FULL_RATE_PART = 0.1
 
 
 class Ledger:
-    """Settles values and remembers where each came from."""
+    """Settles values and remembers where each came from, and what could not be settled."""
 
     def __init__(self) -> None:
         self.origins: dict[str, Origin] = {}
+        self.problems: list[InvalidValue] = []
+        """Choices that cannot be honoured; a plan that has any is none."""
+
+    def refuse(self, message: str, param: str) -> None:
+        """Note a choice that cannot be honoured, and go on to the others."""
+        self.problems.append(InvalidValue(message, param=param))
 
     def settle(self, name: str, given: T | None, otherwise: T, origin: Origin) -> T:
         """Return ``given``, or where that is ``None`` what there is ``otherwise``."""
@@ -100,16 +106,16 @@ class RateFacts:
 def resolve_tuning(ledger: Ledger, choices: Choices, parent: Tuning | None) -> Tuning:
     """Return which weights learn: unless told otherwise those that the parent's tuning changed.
 
-    Raises ``InvalidValue`` for the shape of an adapter where there will be none.
+    The shape of an adapter is refused where there will be none.
     """
     if parent is None:
         return ledger.default("tuning", choices.tuning, Tuning.LORA)
     tuning = ledger.settle("tuning", choices.tuning, parent, Origin.INHERITED)
     if tuning is Tuning.FULL and choices.lora not in (None, LoraChoices()):
-        raise InvalidValue(
+        ledger.refuse(
             "Setting lora: the model that training goes on from was tuned in full, and so will "
             "be this one, without an adapter. Leave it out, or set tuning to 'lora'.",
-            param="sintonia.lora",
+            "sintonia.lora",
         )
     return tuning
 
@@ -135,7 +141,7 @@ def resolve_lora(
 ) -> LoraSettings:
     """Return the adapter's shape: the parent's, or what was chosen over the defaults.
 
-    Raises ``InvalidValue`` naming each choice that contradicts the parent.
+    Each choice that contradicts the parent is refused.
     """
     if parent is not None:
         return _inherit_lora(ledger, given, parent)
@@ -162,20 +168,19 @@ def _inherit_lora(ledger: Ledger, given: LoraChoices, parent: LoraSettings) -> L
     }
     wanted = {name: getattr(given, name) for name in kept}
     wanted["targets"] = given.targets and tuple(sorted(given.targets))
-    problems = [
-        f"Setting lora.{name} {wanted[name]!r}: the model that training goes on from has "
-        f"{kept[name]!r}, which it keeps. Leave it out, or start from the base model."
-        for name in kept
-        if wanted[name] is not None and wanted[name] != kept[name]
-    ]
+    for name, value in kept.items():
+        if wanted[name] not in (None, value):
+            ledger.refuse(
+                f"Setting lora.{name} {wanted[name]!r}: the model that training goes on from has "
+                f"{value!r}, which it keeps. Leave it out, or start from the base model.",
+                f"sintonia.lora.{name}",
+            )
     if given.init is not None:
-        problems.append(
+        ledger.refuse(
             f"Setting lora.init {given.init.value!r}: training goes on from an adapter that has "
-            "begun. Leave it out."
+            "begun. Leave it out.",
+            "sintonia.lora.init",
         )
-    if problems:
-        first = next((n for n in kept if wanted[n] not in (None, kept[n])), "init")
-        raise InvalidValue(" ".join(problems), param=f"sintonia.lora.{first}")
     for name, value in kept.items():
         ledger.settle(f"lora.{name}", wanted[name], value, Origin.INHERITED)
     dropout = ledger.default("lora.dropout", given.dropout, 0.0)
@@ -221,17 +226,16 @@ def resolve_schedule(ledger: Ledger, given: ScheduleChoices, total_steps: int) -
         warmup = round(given.warmup_ratio * total_steps)
     warmup = ledger.settle("schedule.warmup_steps", warmup, usual, Origin.DERIVED)
     if warmup > total_steps:
-        raise InvalidValue(
-            f"schedule.warmup_steps {warmup}: this run has {total_steps} steps. Give fewer, or a "
-            "`warmup_ratio`.",
-            param="sintonia.schedule.warmup_steps",
+        ledger.refuse(
+            f"Setting schedule.warmup_steps {warmup}: this run has {total_steps} steps. Give "
+            "fewer, or a `warmup_ratio`.",
+            "sintonia.schedule.warmup_steps",
         )
     decay_steps = 0
     if name is ScheduleName.WSD:
         part = DECAY_PART if given.decay_ratio is None else given.decay_ratio
         decay_steps = max(1, round(part * total_steps))
-        is_given = given.decay_ratio is not None
-        ledger.origins["schedule.decay_steps"] = Origin.GIVEN if is_given else Origin.DERIVED
+        ledger.origins["schedule.decay_steps"] = Origin.DERIVED
     return ScheduleSettings(
         name=name,
         warmup_steps=warmup,

@@ -106,6 +106,8 @@ class EventImport:
     message: str
     verdict: Mapping[str, Any] | None = None
     """Where the message says what the curve means."""
+    settled: Mapping[str, Any] | None = None
+    """Where it says what became of settings that were left to the machine."""
 
 
 Imported = StepImport | CheckpointImport | EventImport

@@ -26,6 +26,9 @@ from sintonia.store.jobs import has_event, insert_event
 from sintonia.store.rows import model_values
 from sintonia.store.tables import CHECKPOINTS, EVENTS, JOBS, MODELS
 
+DERIVED = "derived"
+"""The origin of a value that the machine chose."""
+
 
 def import_batch(connection: sa.Connection, claim: Claim, batch: ImportBatch) -> None:
     """Write the records of a batch."""
@@ -98,6 +101,20 @@ def _import_event(connection: sa.Connection, job_id: str, record: EventImport) -
     if record.verdict is not None:
         change = JOBS.update().where(JOBS.c.id == job_id)
         connection.execute(change.values(verdict=dict(record.verdict)))
+    if record.settled is not None:
+        _settle(connection, job_id, record.settled)
+
+
+def _settle(connection: sa.Connection, job_id: str, values: Mapping[str, Any]) -> None:
+    """Let a job show what its settings became; what they were before is in its draft."""
+    of_job = JOBS.c.id == job_id
+    row = connection.execute(sa.select(JOBS.c.resolved, JOBS.c.origins).where(of_job)).one()
+    resolved, origins = dict(row.resolved or {}), dict(row.origins or {})
+    settings = resolved.get("settings", {})
+    changed = {name: value for name, value in values.items() if settings.get(name) != value}
+    resolved["settings"] = {**settings, **changed}
+    origins |= dict.fromkeys(changed, DERIVED)
+    connection.execute(JOBS.update().where(of_job).values(resolved=resolved, origins=origins))
 
 
 def put_model(connection: sa.Connection, model: Model) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from sintonia import failpoints
-from sintonia.errors import DamagedCheckpoint, RefusedModel
+from sintonia.errors import AlreadyRunning, DamagedCheckpoint, RefusedModel
 from sintonia.models import adapters, whole
 from sintonia.models.policy import Policy
 from sintonia.runs.layout import RunFolder, step_folder_name, step_of
@@ -63,10 +63,19 @@ class Checkpoints:
     does not know how many there were.
     """
 
-    def __init__(self, run: RunFolder, spec: TrainSpec, room: Room, world: World = ALONE) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        spec: TrainSpec,
+        room: Room,
+        is_superseded: Callable[[], bool] = lambda: False,
+        world: World = ALONE,
+    ) -> None:
+        """``is_superseded`` is asked once more when a checkpoint is about to get its name."""
         self._run = run
         self._spec = spec
         self._room = room
+        self._is_superseded = is_superseded
         self._world = world
         if world.is_first:
             self._tidy()
@@ -143,11 +152,17 @@ class Checkpoints:
         work.mkdir()
         try:
             self._write(work, learner, metrics)
-            seal(work, parent / name)
+            seal(work, parent / name, may_rename=self._refuse_when_superseded)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)  # a full disk needs the room
             raise
         return parent / name
+
+    def _refuse_when_superseded(self) -> None:
+        if self._is_superseded():
+            raise AlreadyRunning(
+                "A later attempt has taken the run over; this one wrote nothing more."
+            )
 
     def _load_weights(self, learner: Learner, folder: Path) -> None:
         load = whole.load if self._spec.lora is None else adapters.load

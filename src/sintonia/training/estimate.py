@@ -24,7 +24,7 @@ from sintonia.objectives.base import Objective
 from sintonia.runs.plan import is_linear_layer
 from sintonia.runs.spec import Precision, Quantization, TrainSpec
 from sintonia.training import memory
-from sintonia.training.schedule import Schedule
+from sintonia.training.row_order import RowOrder
 from sintonia.training.shards import shards
 from sintonia.weights import Shape, model_shapes
 
@@ -105,11 +105,11 @@ def work_of(
     num_processes: int = 1,
 ) -> Work:
     """Return what a run has to compute, from a few of its steps."""
-    schedule = Schedule(training.num_rows, spec.batch_size, spec.seed)
-    steps = np.linspace(1, schedule.steps_an_epoch, STEPS_LOOKED_AT).astype(int)
+    order = RowOrder(training.num_rows, spec.batch_size, spec.seed)
+    steps = np.linspace(1, order.steps_an_epoch, STEPS_LOOKED_AT).astype(int)
     learned, parts = 0, []
     for step in sorted({int(step) for step in steps}):
-        sequences = training.sequences_of(schedule.rows_of(step))
+        sequences = training.sequences_of(order.rows_of(step))
         for part in shards(sequences, num_processes):
             forests = list(objective.batches(part, spec.micro_batch_tokens))
             parts.append(sum(forest.num_tokens for forest in forests))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,10 +85,10 @@ class Evaluation:
     """Its processes share the rows, and each gets the means over all of them."""
 
     @torch.no_grad()
-    def over(self, samples: Samples, rows: Iterable[int]) -> Measured:
+    def over(self, samples: Samples, rows: Sequence[int]) -> Measured:
         """Return the means over ``rows``."""
         totals = Totals()
-        for chunk in _chunks(list(rows), _ROWS_AT_ONCE * self.world.size):
+        for chunk in _chunks(rows, _ROWS_AT_ONCE * self.world.size):
             sequences = self.world.own(samples.sequences_of(chunk))
             for forest in self.objective.batches(sequences, self.max_tokens):
                 totals.add(forest, self.objective.loss(self.policy, forest))
@@ -96,5 +96,6 @@ class Evaluation:
         return totals.of_all(self.world).means()
 
 
-def _chunks(rows: list[int], size: int) -> list[list[int]]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
+def _chunks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

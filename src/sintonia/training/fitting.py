@@ -69,9 +69,7 @@ class Fitting:
     ) -> int:
         tokens = self.measured.fixed(MICRO_BATCH_TOKENS, lambda: spec.micro_batch_tokens)
         before = run.attempt(attempt.number - 1)
-        if memory.ran_out(before) and self.measured.fixed("halved_after", lambda: 0) != (
-            before.number
-        ):
+        if memory.ran_out(before):  # numbers are never reused, so it is looked at once
             largest_row = int(training.row_tokens_R.max())
             if tokens <= max(MIN_TOKENS, largest_row):
                 raise _refusal(
@@ -87,7 +85,6 @@ class Fitting:
             )
             tokens //= 2
             self.measured.change(MICRO_BATCH_TOKENS, tokens)
-            self.measured.change("halved_after", before.number)
         return tokens
 
     def before_the_first_step(

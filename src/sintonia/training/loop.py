@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -24,7 +24,7 @@ from sintonia.training.learning_rate import learning_rate_at
 from sintonia.training.optimizer import clip
 from sintonia.training.reporter import Reporter
 from sintonia.training.row_losses import TRAINING, VALIDATION
-from sintonia.training.schedule import Schedule, validation_rows
+from sintonia.training.row_order import RowOrder, validation_rows
 from sintonia.training.stopping import Standing, standing
 from sintonia.training.verdict import VerdictKind, judge, not_a_number
 
@@ -86,19 +86,19 @@ def train(run: Run, metrics: dict[str, float]) -> tuple[Ending, dict[str, float]
     Raises ``TrainerFailed`` when the loss is not a number, and ``AlreadyRunning`` when a later
     attempt has taken the run over.
     """
-    schedule = Schedule(run.training.num_rows, run.spec.batch_size, run.spec.seed)
+    order = RowOrder(run.training.num_rows, run.spec.batch_size, run.spec.seed)
     progress = run.learner.progress
     last_saved = time.monotonic()
     run.world.require_same_weights(progress.step, run.parameters)
     is_over = run.is_over
     while not is_over:
         progress.step += 1
-        metrics = _do_step(run, schedule)
+        metrics = _do_step(run, order)
         failpoints.reach("step")
         is_late = time.monotonic() - last_saved >= run.spec.snapshot_seconds
         is_due, is_asked_to_stop = run.world.any_of(is_late, run.should_stop())
         is_last = progress.step >= run.spec.total_steps
-        is_epoch_end = schedule.ends_epoch(progress.step) or is_last
+        is_epoch_end = order.ends_epoch(progress.step) or is_last
         is_over = is_last or (is_epoch_end and run.is_over)
         stops = is_asked_to_stop and not is_over
         if is_epoch_end or stops or is_due:
@@ -131,25 +131,25 @@ def _save(run: Run, metrics: dict[str, float], *, is_epoch_end: bool) -> None:
         run.reporter.verdict(verdict)
 
 
-def _do_step(run: Run, schedule: Schedule) -> dict[str, float]:
+def _do_step(run: Run, order: RowOrder) -> dict[str, float]:
     """Learn one batch, measure what is due, report; return the step's metrics."""
     step = run.learner.progress.step
     started = time.monotonic()
-    rows = schedule.rows_of(step)
+    rows = order.rows_of(step)
     learned = _learn(run, rows)
     tokens = int(run.training.row_tokens_R[rows].sum())
     run.learner.progress.trained_tokens += tokens
     seconds = time.monotonic() - started
     metrics = {
         **learned.named("train"),
-        **_validate(run, step, is_epoch_end=schedule.ends_epoch(step)),
+        **_validate(run, step, is_epoch_end=order.ends_epoch(step)),
     }
     _check_finite(run, metrics.values(), has_learned=True)
     told = {
         "step": step,
         "total_steps": run.spec.total_steps,
         **metrics,
-        "epoch": schedule.epoch_of(step),
+        "epoch": order.epoch_of(step),
         "learning_rate": learning_rate_at(step, run.spec),
         "trained_tokens": run.learner.progress.trained_tokens,
         "tokens_per_second": tokens / max(seconds, 1e-9),
@@ -204,13 +204,13 @@ def _validate(run: Run, step: int, *, is_epoch_end: bool) -> dict[str, float]:
         rows = validation_rows(step, samples.num_rows, spec.batch_size, spec.seed)
         metrics |= _measure(run, samples, rows).named("valid")
     if is_epoch_end:
-        measured = _measure(run, samples, list(range(samples.num_rows)))
+        measured = _measure(run, samples, range(samples.num_rows))
         metrics |= measured.named("full_valid")
         run.learner.row_losses[VALIDATION].see(measured.rows)
     return metrics
 
 
-def _measure(run: Run, samples: Samples, rows: list[int]) -> Measured:
+def _measure(run: Run, samples: Samples, rows: Sequence[int]) -> Measured:
     evaluation = Evaluation(
         run.learner.policy,
         run.objective,

@@ -42,6 +42,13 @@ class Reporter:
         """Tell something in words."""
         self._write(RecordKind.EVENT, {"level": level, "message": message})
 
+    def settled(self, precision: str, micro_batch_tokens: int) -> None:
+        """Tell what this machine chose of what was left to it."""
+        message = f"Training computes in {precision}, at most {micro_batch_tokens:,} tokens at once"
+        values = {"precision": precision, "micro_batch_tokens": micro_batch_tokens}
+        data = {"level": "info", "message": message, "settled": values}
+        self._write(RecordKind.EVENT, data)
+
     def verdict(self, verdict: Verdict) -> None:
         """Tell what the curve means, in words and for programs."""
         level = "info" if verdict.kind.is_good else "warn"

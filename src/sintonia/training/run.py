@@ -200,6 +200,7 @@ def _prepare(
     objective = plugins.load(objectives, spec.objective).build(spec)
     work = work_of(spec, objective, training, validation, world.size)
     spec = fitting.before_the_first_step(spec, work, learner.policy, training)
+    reporter.settled(spec.precision, spec.micro_batch_tokens)
     reference = Reference(
         folder, spec, learner.policy, objective, reporter, lambda: stop.is_set, world
     )
@@ -208,7 +209,7 @@ def _prepare(
     learner.row_losses[TRAINING] = RowLosses(training.num_rows)
     if validation is not None:
         learner.row_losses[VALIDATION] = RowLosses(validation.num_rows)
-    checkpoints = Checkpoints(folder, spec, surroundings.room, world)
+    checkpoints = Checkpoints(folder, spec, surroundings.room, surroundings.is_superseded, world)
     metrics = checkpoints.resume(learner, reporter)
     run = Run(
         spec=spec,

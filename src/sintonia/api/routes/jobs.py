@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Query, Request, Response
 
-from sintonia.api.bodies import JsonBody, parse
-from sintonia.api.checks import check_data_file, trainable
+from sintonia.api.bodies import JsonBody, parse_what_can_be
+from sintonia.api.checks import Trainable, check_data_file, problems_of_settings, trainable
 from sintonia.api.headers import ignored_header
 from sintonia.api.pagination import After, cursor_page, list_page
 from sintonia.api.schemas.jobs import CheckpointObject, EventObject, JobObject, JobRequest
@@ -22,9 +22,9 @@ from sintonia.api.translate.jobs import (
     job_object,
 )
 from sintonia.api.translate.methods import method_of
-from sintonia.domain.conflicts import check_choices
 from sintonia.domain.jobs import Job, JobDraft
-from sintonia.errors import InvalidValue
+from sintonia.domain.methods import Method
+from sintonia.errors import InvalidValue, Problems
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs")
 
@@ -34,14 +34,7 @@ _METADATA = re.compile(r"^metadata\[(.*)\]$", re.DOTALL)
 @router.post("")
 def create_job(body: JsonBody, services: ServicesDep, response: Response) -> JobObject:
     """Store a job. It is checked and answered at once; a worker takes it from there."""
-    request = parse(JobRequest, body)
-    method = method_of(request)
-    check_choices(method, has_validation=request.validation_file is not None)
-    check_integrations(request.integrations)
-    model = trainable(request.model, services)
-    check_data_file(request.training_file, "training_file", services)
-    if request.validation_file is not None:
-        check_data_file(request.validation_file, "validation_file", services)
+    request, method, model = _checked(body, services)
     draft = JobDraft(
         model=model.shown,
         base_model=model.base,
@@ -56,6 +49,27 @@ def create_job(body: JsonBody, services: ServicesDep, response: Response) -> Job
     )
     response.headers.update(ignored_header(ignored_in(request)))
     return _shown(services.store.jobs.create(draft), services)
+
+
+def _checked(body: JsonBody, services: Services) -> tuple[JobRequest, Method, Trainable]:
+    """Return what a job is made of. Raises ``InvalidRequest`` that names all that is wrong."""
+    problems = Problems()
+    request, method, model = parse_what_can_be(JobRequest, body, problems), None, None
+    if request is not None:
+        with problems.collecting():
+            method = method_of(request)
+        with problems.collecting():
+            check_integrations(request.integrations)
+        with problems.collecting():
+            model = trainable(request.model, services)
+        problems.found += problems_of_settings(request, method, model, services)
+        for param in ("training_file", "validation_file"):
+            with problems.collecting():
+                check_data_file(getattr(request, param), param, services)
+    problems.raise_if_any()
+    found = (request, method, model)
+    assert None not in found, "without a problem all of it is there"
+    return cast("tuple[JobRequest, Method, Trainable]", found)
 
 
 @router.get("")

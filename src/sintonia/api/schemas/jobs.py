@@ -83,6 +83,8 @@ class JobExtension(Wire):
     """The local model behind the name that was asked for."""
     origins: Mapping[str, str] | None
     """For each value: given, derived, inherited or default."""
+    asked: Mapping[str, Any]
+    """What was chosen in ``sintonia``."""
     settings: Mapping[str, Any]
     """What was chosen in ``sintonia`` until the files are checked, then every value."""
     attempt: int

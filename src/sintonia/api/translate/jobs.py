@@ -73,6 +73,7 @@ def job_object(job: Job, organization: str) -> JobObject:
             waiting_behind=job.waiting_behind,
             base_model=draft.base_model,
             origins=job.origins,
+            asked=_asked(job),
             settings=_settings(job),
             attempt=job.attempt,
             truncate=draft.truncate,
@@ -110,7 +111,12 @@ def checkpoint_object(checkpoint: JobCheckpoint) -> CheckpointObject:
 def _settings(job: Job) -> dict[str, Any]:
     """Return every value once it is resolved, before that those that were chosen."""
     resolved: dict[str, Any] | None = (job.resolved or {}).get("settings")
-    return resolved or _without_none(dataclasses.asdict(job.draft.method.choices))
+    return resolved or _asked(job)
+
+
+def _asked(job: Job) -> dict[str, Any]:
+    """Return what was chosen, as it was."""
+    return _without_none(dataclasses.asdict(job.draft.method.choices))
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

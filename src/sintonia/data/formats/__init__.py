@@ -49,9 +49,14 @@ def format_of(row: Mapping[str, Any]) -> Format | None:
     return next((known for known in all_formats() if known.matches(row)), None)
 
 
+def named(name: str) -> Format:
+    """Return the format that is called ``name``."""
+    return {known.NAME: known for known in all_formats()}[name]
+
+
 def method_of(name: str) -> MethodType:
     """Return the method that learns from files of the format ``name``."""
-    return {known.NAME: known.METHOD for known in all_formats()}[name]
+    return named(name).METHOD
 
 
 def detect_format(rows: Iterable[Mapping[str, Any]]) -> str | None:

@@ -22,6 +22,10 @@ class Executor(Protocol):
         """Tell whether the trainer runs."""
         ...
 
+    def ask_to_stop(self, handle: str) -> None:
+        """Ask the trainer to save its work and end, and wait for nothing."""
+        ...
+
     def stop(self, handle: str, grace_seconds: float) -> None:
         """Ask the trainer to end, kill it after ``grace_seconds``; return once it has gone."""
         ...

@@ -77,10 +77,14 @@ class LocalExecutor:
             self._children.pop(process.pid, None)
         return process.is_alive()
 
+    def ask_to_stop(self, handle: str) -> None:
+        """Send SIGTERM."""
+        self._signal(handle, ProcessId.parse(handle).pid, signal.SIGTERM)
+
     def stop(self, handle: str, grace_seconds: float) -> None:
         """Send SIGTERM, then SIGKILL to the whole session; return once it has gone."""
         process = ProcessId.parse(handle)
-        self._signal(handle, process.pid, signal.SIGTERM)
+        self.ask_to_stop(handle)
         if not self._has_gone_within(handle, grace_seconds):
             self._signal(handle, -process.pid, signal.SIGKILL)
             while self.is_alive(handle):

@@ -14,7 +14,7 @@ _ORDER, _VALIDATION = 1, 2
 
 
 @dataclass(frozen=True)
-class Schedule:
+class RowOrder:
     """The order of rows over all epochs."""
 
     num_rows: int
