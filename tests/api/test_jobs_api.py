@@ -55,6 +55,7 @@ def test_a_new_job_has_every_field_of_openais(client, file_id):
             "waiting_behind": 0,
             "base_model": "tiny",
             "origins": None,
+            "asked": {},
             "settings": {},
             "attempt": 0,
             "truncate": False,

@@ -28,7 +28,8 @@ REQUEST = GenerationRequest(
 ERRORS = [
     found
     for _, found in inspect.getmembers(errors, inspect.isclass)
-    if found is not errors.RemoteError  # what a client makes of an HTTP answer, never an engine's
+    if issubclass(found, errors.SintoniaError)
+    and found is not errors.RemoteError  # what a client makes of an HTTP answer, never an engine's
 ]
 
 

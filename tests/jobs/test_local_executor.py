@@ -27,7 +27,7 @@ def test_a_trainer_is_found_by_its_folder_and_stopped(run):
     executor = LocalExecutor(SLEEPER, niceness=5)
     assert executor.find(run, 1) is None
     handle = executor.launch(run, 1)
-    wait_until(lambda: run.attempt(1).output.read_text() == "5\n")
+    wait_until(lambda: run.attempt(1).output.read_text() == f"{os.nice(0) + 5}\n")
     assert executor.is_alive(handle)
     stranger = LocalExecutor(SLEEPER)
     assert stranger.find(run, 1) == handle

@@ -11,7 +11,7 @@ from worker_kit import submit
 from sintonia import catalog
 from sintonia.bases.library import Library
 from sintonia.domain.models import BaseRef, Model, ModelKind
-from sintonia.errors import ModelNotAvailable, RefusedModel
+from sintonia.errors import RefusedModel
 from sintonia.jobs.disk import ItemKind, survey
 from sintonia.jobs.prepare import prepare_job
 from sintonia.runs.spec import Origin, read_spec
@@ -57,8 +57,9 @@ def test_a_job_goes_on_from_a_whole_model_as_its_base(context, store, given, who
 
 def test_a_whole_model_whose_weights_are_gone_is_named(context, store, given, whole):
     shutil.rmtree(whole.folder)
-    with pytest.raises(ModelNotAvailable, match=NAME):
-        prepare(context, store)
+    error = store.jobs.get(prepare(context, store).id).error
+    assert NAME in error.message
+    assert error.param == "model"
     library = Library(given.home, catalog.load())
     with pytest.raises(RefusedModel, match="weights are missing"):
         Router(store, library, library.catalog).route(NAME)

@@ -169,6 +169,7 @@ def test_every_choice_reaches_the_plan_as_given():
         "batch_size",
         "learning_rate_multiplier",
         "context_tokens",
+        "schedule.decay_steps",
         "tuning",
     }
 
