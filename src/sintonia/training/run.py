@@ -9,52 +9,37 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import fcntl
 import logging
-import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-
-from sintonia import failpoints, objectives, plugins, settings
-from sintonia.data.renderer import Renderer
-from sintonia.data.samples import EncodingRules, Samples, load_samples
+from sintonia import failpoints, settings
 from sintonia.errors import (
     AlreadyRunning,
     InsufficientStorage,
     InvalidValue,
-    RefusedModel,
     SintoniaError,
 )
-from sintonia.runs.curve import read_curve
 from sintonia.runs.layout import AttemptFolder, RunFolder
 from sintonia.runs.records import OUT_OF_MEMORY, ExitRecord, ExitStatus, reserve_exit, write_exit
-from sintonia.runs.spec import DataRef, Origin, Precision, TrainSpec, read_spec
-from sintonia.sealed import MANIFEST, hash_file, verify
-from sintonia.training import memory, precision
-from sintonia.training.checkpoint import Checkpoints
+from sintonia.runs.spec import read_spec
+from sintonia.training import memory
 from sintonia.training.distributed import ALONE, OtherFailed, ProcessLost, World, joined
-from sintonia.training.estimate import work_of
-from sintonia.training.fitting import Fitting
-from sintonia.training.loop import Ending, Run, train
+from sintonia.training.loop import Ending, train
+from sintonia.training.machine import fix_choices
 from sintonia.training.measured import Measured
-from sintonia.training.reference import Interrupted, Reference
-from sintonia.training.reporter import Reporter, RowProgress
+from sintonia.training.prepare import Surroundings, prepare
+from sintonia.training.reference import Interrupted
+from sintonia.training.reporter import Reporter
 from sintonia.training.result import conclude
 from sintonia.training.room import Room, disk_full, is_disk_full
-from sintonia.training.row_losses import TRAINING, VALIDATION, RowLosses
-from sintonia.training.start import begin, shares_prefixes, tell_kind
-
-_TOLD_SLOWDOWN = 1.5
-"""From so many times slower on, a chosen precision earns a warning."""
 
 
 class StopRequest:
@@ -132,9 +117,12 @@ def _train(
     try:
         if world.is_first:
             room.require()
-        surroundings = _Surroundings(folder, attempt, reporter, Measured(folder), room, world)
-        spec = _fix_choices(surroundings, spec)
-        run, metrics = _prepare(surroundings, spec, stop)
+        measured = Measured(folder)
+        spec = fix_choices(spec, measured, reporter, world)
+        around = Surroundings(
+            folder, attempt, reporter, measured, room, world, should_stop=lambda: stop.is_set
+        )
+        run, metrics = prepare(around, spec)
         ending, last = train(run, dict(metrics))
         if ending is Ending.FINISHED and world.is_first:
             return conclude(run, folder, attempt)
@@ -152,153 +140,6 @@ def _train(
         trained_tokens=progress.trained_tokens,
         metrics=last,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Surroundings:
-    """What an attempt works in."""
-
-    folder: RunFolder
-    attempt: AttemptFolder
-    reporter: Reporter
-    measured: Measured
-    room: Room
-    world: World
-
-    def is_superseded(self) -> bool:
-        """Tell whether a later attempt has held the run's lock: it said something."""
-        later = (AttemptFolder(path) for path in self.folder.path.glob("attempt-*"))
-        return any(a.number > self.attempt.number and a.records.exists() for a in later)
-
-
-def _prepare(
-    surroundings: _Surroundings, spec: TrainSpec, stop: StopRequest
-) -> tuple[Run, Mapping[str, float]]:
-    """Load model and data, see that they fit this machine, and restore the newest checkpoint."""
-    folder, reporter, world = surroundings.folder, surroundings.reporter, surroundings.world
-    fitting = Fitting(surroundings.measured, reporter, world)
-    where = precision.device()
-    fitting.check_weights(spec, where)
-    base = Path(spec.base.folder)
-    verify(base)
-    if hash_file(base / MANIFEST) != spec.base.sha256:
-        raise RefusedModel(f"Base model {spec.base.name} changed since the job was planned.")
-    renderer = Renderer.from_folder(base, learns_last_only=spec.sft.learns_last_only)
-    if renderer.template_sha256 != spec.template_sha256:
-        raise RefusedModel(f"The chat template of {spec.base.name} changed since planning.")
-    encoder = _Encoder(folder, spec, renderer, reporter)
-    training, validation = world.after_first("encoded", encoder.both)
-    reporter.beat()
-    spec = fitting.after(folder, surroundings.attempt, spec, training)
-    if world.is_first:
-        reporter.diary.begin(world.local_size)
-    learner = begin(spec, where)
-    reporter.beat()
-    tell_kind(spec, where, reporter)
-    if not shares_prefixes(spec, learner.policy, reporter):
-        training, validation = training.apart(), validation.apart() if validation else None
-    objective = plugins.load(objectives, spec.objective).build(spec)
-    work = work_of(spec, objective, training, validation, world.size)
-    spec = fitting.before_the_first_step(spec, work, learner.policy, training)
-    reporter.settled(spec.precision, spec.micro_batch_tokens)
-    reference = Reference(
-        folder, spec, learner.policy, objective, reporter, lambda: stop.is_set, world
-    )
-    training = reference.attach(training, "training")
-    validation = reference.attach(validation, "validation") if validation else None
-    learner.row_losses[TRAINING] = RowLosses(training.num_rows)
-    if validation is not None:
-        learner.row_losses[VALIDATION] = RowLosses(validation.num_rows)
-    checkpoints = Checkpoints(folder, spec, surroundings.room, surroundings.is_superseded, world)
-    metrics = checkpoints.resume(learner, reporter)
-    run = Run(
-        spec=spec,
-        objective=objective,
-        learner=learner,
-        training=training,
-        validation=validation,
-        checkpoints=checkpoints,
-        reporter=reporter,
-        should_stop=lambda: stop.is_set,
-        is_superseded=surroundings.is_superseded,
-        curve=read_curve(folder, learner.progress.step),
-        world=world,
-    )
-    return run, metrics
-
-
-@dataclasses.dataclass(frozen=True)
-class _Encoder:
-    """Encodes the run's files, with signs of life."""
-
-    folder: RunFolder
-    spec: TrainSpec
-    renderer: Renderer
-    reporter: Reporter
-
-    def both(self) -> tuple[Samples, Samples | None]:
-        """Return the rows to train on and those to validate with, if any."""
-        validation = self.spec.validation
-        training = self.samples(self.spec.training, "training")
-        return training, self.samples(validation, "validation") if validation else None
-
-    def samples(self, data: DataRef, what: str) -> Samples:
-        spec, path = self.spec, self.folder.path
-        cache = Path(spec.cache_folder) if spec.cache_folder else path / "cache"
-        rules = EncodingRules(spec.context_tokens, spec.truncate)
-        progress = RowProgress(self.reporter, f"Encoding {what} rows", data.num_examples)
-        found = load_samples(path / data.path, data.sha256, self.renderer, rules, cache, progress)
-        self.reporter.beat()
-        return found
-
-
-def _fix_choices(surroundings: _Surroundings, spec: TrainSpec) -> TrainSpec:
-    """Return ``spec`` with what the first attempt chose for its machine, choosing it if need be.
-
-    Sums depend on how threads split them and on how numbers are rounded: an attempt that chose
-    otherwise would not repeat an uninterrupted run.
-    """
-    measured, world = surroundings.measured, surroundings.world
-    threads = world.from_first(
-        lambda: measured.fixed("threads", lambda: spec.threads or os.cpu_count() or 1)
-    )
-    _share_machine(surroundings, threads)
-    is_free = spec.origins.get("precision") is Origin.DEFAULT
-    where = precision.device()
-    found = world.from_first(
-        lambda: measured.fixed(
-            "precision", lambda: precision.usual_precision(where) if is_free else spec.precision
-        )
-    )
-    if found == Precision.BFLOAT16 and world.is_first:
-        _tell_bfloat16(surroundings.reporter, where)
-    return dataclasses.replace(spec, threads=threads, precision=Precision(found))
-
-
-def _share_machine(surroundings: _Surroundings, threads: int) -> None:
-    """Take this process's part of the machine's threads, and its GPU.
-
-    What is fixed is the number for the whole machine, so an attempt may have other processes.
-    """
-    world = surroundings.world
-    own = max(1, threads // world.local_size)
-    torch.set_num_threads(own)  # whatever OMP_NUM_THREADS says: torchrun sets it to 1
-    if not world.is_alone:
-        precision.claim_device(world.local_rank)
-        surroundings.reporter.event(
-            f"{world.size} processes train together; threads of each: {torch.get_num_threads()}"
-        )
-
-
-def _tell_bfloat16(reporter: Reporter, where: str) -> None:
-    reporter.event("Products are computed in bfloat16; what is trained and the loss stay float32")
-    slowdown = precision.slowdown_of_bfloat16(where)
-    if slowdown > _TOLD_SLOWDOWN:
-        reporter.event(
-            f"This machine computes bfloat16 {slowdown:.0f} times slower than float32. "
-            "Leave `precision` out.",
-            "warn",
-        )
 
 
 def _failure(problem: Exception) -> ExitRecord:
