@@ -165,13 +165,15 @@ def main() -> None:
         dtype=torch.float32 if work.device == "cpu" else torch.bfloat16,
         attn_implementation=variant.attention,
     )
-    gate = Gate(work, variant)
+    tokenizer, gate = AutoTokenizer.from_pretrained(work.base), Gate(work, variant)
+    if tokenizer.pad_token is None:  # which one does not matter: it is masked
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_class(
             model=PeftModel.from_pretrained(model, work.start, is_trainable=True),
             args=configured(work, variant, config_class, options, folder),
             train_dataset=dataset_of(work, variant, as_row),
-            processing_class=AutoTokenizer.from_pretrained(work.base),
+            processing_class=tokenizer,
             callbacks=[gate],
         )
         gate.reference_seconds = trainer.reference_seconds / len(work.batches)
