@@ -212,7 +212,7 @@ class _FusedLayer:
         wanted_U = forest.wanted_U if self._is_last else None
         call = _Call(forest.blocks, _Rotation(cos, sin), wanted_U)
         factors = self.qkv.factors + self.out.factors
-        mid_TM: Tensor = _AttentionHalf.apply(hidden_states[0], self, call, *factors)
+        mid_TM: Tensor = _AttentionHalf.apply(hidden_states.squeeze(0), self, call, *factors)
         y_TM: Tensor = _MlpHalf.apply(mid_TM, self, *self.gate_up.factors, *self.down.factors)
         return call.among_all(y_TM)[None]
 

@@ -77,5 +77,5 @@ class Policy:
             use_cache=False,
             forest=pattern,
         )
-        logits_UV: Tensor = output.logits[0]
+        logits_UV: Tensor = output.logits.squeeze(0)
         return logits_UV
