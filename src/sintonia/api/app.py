@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache, partial
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from sintonia.api import errors
+from sintonia.api import errors, openapi
 from sintonia.api.guard import LoopbackGuard
 from sintonia.api.headers import StandardHeaders
 from sintonia.api.routes import chat, completions, files, health, jobs, models
@@ -31,7 +32,7 @@ def create_app(services: Services) -> FastAPI:
         title="Sintonia",
         docs_url=None,
         redoc_url=None,
-        openapi_url=None,
+        openapi_url=openapi.PATH,
         redirect_slashes=False,
         lifespan=_lifespan,
         middleware=[
@@ -40,6 +41,7 @@ def create_app(services: Services) -> FastAPI:
         ],
     )
     app.state.services = services
+    app.openapi = cache(partial(openapi.document, app))  # type: ignore[method-assign]
     errors.install(app)
     for router in _ROUTERS:
         app.include_router(router)

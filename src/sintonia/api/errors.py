@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from sintonia.api.headers import request_url, standard_headers
+from sintonia.api.schemas.wire import ErrorEnvelope, ErrorObject
 from sintonia.api.validation import error_of
 from sintonia.errors import (
     InvalidRequest,
@@ -35,14 +36,10 @@ _CLIENT_GONE = 499
 
 def envelope(error: SintoniaError) -> dict[str, Any]:
     """Return an error as OpenAI writes it."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": error.type,
-            "param": error.param,
-            "code": error.code,
-        }
-    }
+    told = ErrorObject(
+        message=error.message, type=error.type, param=error.param, code=error.code
+    )
+    return ErrorEnvelope(error=told).model_dump(mode="json")
 
 
 def error_response(error: SintoniaError) -> JSONResponse:

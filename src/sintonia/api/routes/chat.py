@@ -10,7 +10,8 @@ from sintonia import ids
 from sintonia.api.answering import Stream, wait_for_answers, wants_usage
 from sintonia.api.bodies import JsonBody, parse
 from sintonia.api.headers import ignored_header
-from sintonia.api.schemas.chat import ChatCompletionRequest
+from sintonia.api.openapi import json_body
+from sintonia.api.schemas.chat import ChatCompletion, ChatCompletionRequest
 from sintonia.api.services import ServicesDep
 from sintonia.api.translate.answers import new_call
 from sintonia.api.translate.chat import ChatChunks, chat_completion, chat_request
@@ -20,7 +21,11 @@ from sintonia.serving.chat import chat_pieces, plan_chat
 router = APIRouter(prefix="/v1/chat/completions")
 
 
-@router.post("")
+@router.post(
+    "",
+    openapi_extra=json_body(ChatCompletionRequest),
+    responses={200: {"model": ChatCompletion, "content": {"text/event-stream": {}}}},
+)
 async def create_chat_completion(
     request: Request, body: JsonBody, services: ServicesDep
 ) -> Response:

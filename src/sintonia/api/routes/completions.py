@@ -10,7 +10,8 @@ from sintonia import ids
 from sintonia.api.answering import Stream, wait_for_answers, wants_usage
 from sintonia.api.bodies import JsonBody, parse
 from sintonia.api.headers import ignored_header
-from sintonia.api.schemas.completions import CompletionParams
+from sintonia.api.openapi import json_body
+from sintonia.api.schemas.completions import Completion, CompletionParams
 from sintonia.api.services import ServicesDep
 from sintonia.api.translate.answers import new_call
 from sintonia.api.translate.completions import (
@@ -24,7 +25,11 @@ from sintonia.serving.completions import completion_pieces, plan_completion
 router = APIRouter(prefix="/v1/completions")
 
 
-@router.post("")
+@router.post(
+    "",
+    openapi_extra=json_body(CompletionParams),
+    responses={200: {"model": Completion, "content": {"text/event-stream": {}}}},
+)
 async def create_completion(request: Request, body: JsonBody, services: ServicesDep) -> Response:
     """Continue raw prompts, whole or as a stream."""
     params = parse(CompletionParams, body)

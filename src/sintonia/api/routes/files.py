@@ -11,8 +11,9 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
+from sintonia.api.openapi import form_body
 from sintonia.api.pagination import After, cursor_page
-from sintonia.api.schemas.files import FileDeleted, FileObject
+from sintonia.api.schemas.files import FileDeleted, FileObject, FileRequest
 from sintonia.api.schemas.wire import CursorPage
 from sintonia.api.services import Services, ServicesDep
 from sintonia.api.translate.files import file_object
@@ -26,7 +27,7 @@ router = APIRouter(prefix="/v1/files")
 _CHUNK_BYTES = 256 * 1024
 
 
-@router.post("")
+@router.post("", openapi_extra=form_body(FileRequest))
 async def create_file(request: Request, services: ServicesDep) -> FileObject:
     """Store a file. What is wrong with the rows of a data file is in ``status_details``."""
     settings = services.settings
@@ -53,7 +54,7 @@ def retrieve_file(file_id: str, services: ServicesDep) -> FileObject:
     return file_object(services.store.files.get(file_id))
 
 
-@router.get("/{file_id}/content")
+@router.get("/{file_id}/content", response_class=StreamingResponse)
 def file_content(file_id: str, services: ServicesDep) -> StreamingResponse:
     """Return a file's bytes."""
     file = services.store.files.get(file_id)

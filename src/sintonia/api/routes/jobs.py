@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from sintonia.api.bodies import JsonBody, parse_what_can_be
 from sintonia.api.checks import Trainable, check_data_file, problems_of_settings, trainable
 from sintonia.api.headers import ignored_header
+from sintonia.api.openapi import json_body
 from sintonia.api.pagination import After, cursor_page, list_page
 from sintonia.api.schemas.jobs import CheckpointObject, EventObject, JobObject, JobRequest
 from sintonia.api.schemas.wire import CursorPage, ListPage
@@ -31,7 +32,7 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs")
 _METADATA = re.compile(r"^metadata\[(.*)\]$", re.DOTALL)
 
 
-@router.post("")
+@router.post("", openapi_extra=json_body(JobRequest))
 def create_job(body: JsonBody, services: ServicesDep, response: Response) -> JobObject:
     """Store a job. It is checked and answered at once; a worker takes it from there."""
     request, method, model = _checked(body, services)

@@ -44,6 +44,21 @@ class Wire(BaseModel):
         }
 
 
+class ErrorObject(Wire):
+    """What is wrong, as OpenAI says it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(Wire):
+    """The body of every answer that is not a success."""
+
+    error: ErrorObject
+
+
 class ListPage(Wire, Generic[T]):
     """A list, or a part of one."""
 
