@@ -36,9 +36,7 @@ _CLIENT_GONE = 499
 
 def envelope(error: SintoniaError) -> dict[str, Any]:
     """Return an error as OpenAI writes it."""
-    told = ErrorObject(
-        message=error.message, type=error.type, param=error.param, code=error.code
-    )
+    told = ErrorObject(message=error.message, type=error.type, param=error.param, code=error.code)
     return ErrorEnvelope(error=told).model_dump(mode="json")
 
 
