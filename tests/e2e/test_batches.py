@@ -59,6 +59,7 @@ def test_a_stopped_server_goes_on_when_it_is_started_again(server):
     batch = create_batch(server.client, COUNT)
     wait_until_under_way(server.client, batch.id)
     server.stop()
+    assert (server.home / "batches" / batch.id).is_dir(), "it was done before the server stopped"
     server.start()
     client = server.client
     assert_each_answered_once(client, wait_for_batch(client, batch.id), COUNT, server.home)

@@ -58,10 +58,10 @@ class Answerer:
                 async with self._room:
                     response = await self._respond(request, endpoint)
             except (TooManyRequests, Unavailable) as problem:
-                _log.info("%s waits: %s", request.custom_id, problem)
+                _log.info("%r waits: %s", request.custom_id, problem)
                 await asyncio.sleep(problem.retry_after_seconds)
             except InsufficientStorage as problem:
-                _log.warning("%s waits: %s", request.custom_id, problem)
+                _log.warning("%r waits: %s", request.custom_id, problem)
                 await asyncio.sleep(FULL_DISK_SECONDS)
             else:
                 body = json.loads(bytes(response.body))
@@ -75,10 +75,10 @@ class Answerer:
             raise
         except SintoniaError as error:
             if isinstance(error, ServerError):
-                _log.error("%s: %s", request.custom_id, error.message, exc_info=error)
+                _log.error("%r: %s", request.custom_id, error.message, exc_info=error)
             return error_response(error)
         except Exception:  # a fault of ours in one request is that request's end alone
-            _log.exception("request %s of a batch", request.custom_id)
+            _log.exception("request %r of a batch", request.custom_id)
             return error_response(
                 ServerError(
                     "The server had an error while processing this request. Ask again; if it "

@@ -84,22 +84,36 @@ class _Log:
                     break
                 take(record)
                 whole_bytes += len(line)
-        self._file.truncate(whole_bytes)
-        os.fsync(self._file.fileno())
+        self._whole_bytes = whole_bytes
+        self._cut()
 
     def append(self, records: Sequence[Record]) -> None:
         # ASCII only, so that a reader who takes U+2028 for a line's end is not misled.
         lines = [json.dumps(record, allow_nan=False).encode() + b"\n" for record in records]
         if not lines:
             return
-        rest = memoryview(b"".join(lines))
+        content = b"".join(lines)
+        try:
+            self._write(content)
+        except OSError:
+            self._cut()
+            raise
+        self._whole_bytes += len(content)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, content: bytes) -> None:
+        rest = memoryview(content)
         while rest:
             rest = rest[self._file.write(rest) :]
         failpoints.reach("batch.sync")
         os.fsync(self._file.fileno())
 
-    def close(self) -> None:
-        self._file.close()
+    def _cut(self) -> None:
+        """Take off what is not known to be whole."""
+        self._file.truncate(self._whole_bytes)
+        os.fsync(self._file.fileno())
 
 
 def _record(line: bytes) -> Record | None:

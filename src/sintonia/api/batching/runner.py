@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 from anyio import to_thread
 from fastapi import Depends, Request
@@ -175,10 +175,14 @@ def batch_slots(settings: Settings) -> int:
 @asynccontextmanager
 async def _alone(folder: Path) -> AsyncIterator[None]:
     """Wait until no other process runs the batches of this home, and keep others from it."""
-    with (folder / LOCK).open("ab") as lock:
+    with _lock_file(folder) as lock:
         while not _is_taken(lock.fileno()):
             await asyncio.sleep(POLL_SECONDS)
         yield
+
+
+def _lock_file(folder: Path) -> IO[bytes]:
+    return (folder / LOCK).open("ab")
 
 
 def _is_taken(descriptor: int) -> bool:
