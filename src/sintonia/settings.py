@@ -63,7 +63,7 @@ class Settings:
     engine_cache_bytes: int = 4 * 1024**3
     """The most memory for what models have read of running requests (keys and values)."""
     batch_slots: int = 8
-    """How many of the engine's slots batches may take at once, as long as one is left for others."""
+    """How many of the engine's slots batches may take at once; one is left for others."""
     failpoint: str = ""
     """For crash tests: ``NAME@N:MARKER``, see ``failpoints.py``."""
     aliases: Mapping[str, str] = field(default_factory=dict)

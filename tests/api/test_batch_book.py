@@ -54,7 +54,9 @@ def test_a_book_that_is_opened_again_knows_what_it_knew(tmp_path):
         assert all(again.has(custom_id) for custom_id in "abc")
 
 
-@pytest.mark.parametrize("torn", [b'{"custom_id": "b", "resp', b"\0\0\0\0\n", b'{"custom_id": "b"}', b"7\n"])
+@pytest.mark.parametrize(
+    "torn", [b'{"custom_id": "b", "resp', b"\0\0\0\0\n", b'{"custom_id": "b"}', b"7\n"]
+)
 def test_what_a_crash_tore_is_cut_off(tmp_path, torn):
     with AnswerBook(tmp_path) as book:
         book.add([good("a")])

@@ -104,7 +104,9 @@ def test_every_line_gets_the_answer_that_the_endpoint_gives(client):
         own = {"id", "created"}
         body = line["response"]["body"]
         assert list(body) == list(direct)
-        assert {k: body[k] for k in body.keys() - own} == {k: direct[k] for k in direct.keys() - own}
+        assert {k: body[k] for k in body.keys() - own} == {
+            k: direct[k] for k in direct.keys() - own
+        }
     direct = client.post(CHAT, json=too_long(3)["body"])
     assert errors["r-3"]["response"]["status_code"] == 400
     assert errors["r-3"]["response"]["body"] == direct.json()
@@ -159,7 +161,9 @@ def test_raw_completions_work_too_and_a_file_that_would_be_empty_is_not_made(cli
     output = records(client, done["output_file_id"])
     texts = [output[f"r-{n}"]["response"]["body"]["choices"][0]["text"] for n in range(5)]
     assert texts == [f"say {n}" for n in range(5)]
-    wait_until(lambda: [p.name for p in (services.settings.home / "batches").iterdir()] == [".lock"])
+    wait_until(
+        lambda: [p.name for p in (services.settings.home / "batches").iterdir()] == [".lock"]
+    )
 
 
 def test_files_of_answers_go_when_it_was_asked_for(client):
@@ -233,7 +237,7 @@ def test_a_bad_batch_is_400(client, changes, code, param):
         "completion_window": "24h",
     }
     message = error_of(client.post("/v1/batches", json={**body, **changes}), 400, code, param)
-    if "endpoint" in changes and changes["endpoint"]:
+    if changes.get("endpoint"):
         assert CHAT in message
         assert COMPLETIONS in message
 

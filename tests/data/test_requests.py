@@ -110,7 +110,10 @@ def test_more_requests_than_a_batch_may_have_are_refused():
 
 def test_a_check_that_is_called_off_ends_without_a_report():
     answers = iter([False, True])
-    assert check_requests(lines(request(1), request(2)), CHAT, is_called_off=lambda: next(answers)) is None
+    assert (
+        check_requests(lines(request(1), request(2)), CHAT, is_called_off=lambda: next(answers))
+        is None
+    )
 
 
 def test_memory_stays_flat_however_long_the_file_is():
@@ -124,7 +127,10 @@ def test_memory_stays_flat_however_long_the_file_is():
             self.number += 1
             if self.number > 20_000:
                 return b""
-            return json.dumps(request(self.number, body={"model": "m", "x": "y" * 4000})).encode() + b"\n"
+            return (
+                json.dumps(request(self.number, body={"model": "m", "x": "y" * 4000})).encode()
+                + b"\n"
+            )
 
     tracemalloc.start()
     report = check_requests(Endless(), CHAT)

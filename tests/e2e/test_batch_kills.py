@@ -1,4 +1,4 @@
-"""SIGKILL of the API at every named point of a batch: each request is answered once in the files."""
+"""SIGKILL of the API at every named point of a batch: the files have each request once."""
 
 from __future__ import annotations
 

@@ -53,9 +53,9 @@ class Batches:
 
     def create(self, draft: BatchDraft) -> Batch:
         """Store a batch; its window begins now."""
-        now = int(time.time())
+        batch_id, now = ids.new_id(ids.BATCH), int(time.time())
         row = {
-            "id": ids.new_id(ids.BATCH),
+            "id": batch_id,
             "draft": dataclasses.asdict(draft),
             "status": BatchStatus.VALIDATING,
             "created_at": now,
@@ -68,7 +68,7 @@ class Batches:
         with self._database.write() as connection:
             connection.execute(BATCHES.insert().values(row))
             failpoints.reach("batch.create")
-        return self.get(row["id"])
+        return self.get(batch_id)
 
     def get(self, batch_id: str) -> Batch:
         """Return a batch. Raises ``BatchNotFound``."""

@@ -55,9 +55,7 @@ class Blobs:
         """Make the folder."""
         self._fs.makedirs(self._root, exist_ok=True)
 
-    def write(
-        self, name: str, chunks: Iterable[bytes], *, is_limited: bool = True
-    ) -> Written:
+    def write(self, name: str, chunks: Iterable[bytes], *, is_limited: bool = True) -> Written:
         """Store ``chunks`` under ``name``; what the platform made itself need not be limited.
 
         Raises ``PayloadTooLarge`` or ``InsufficientStorage`` and leaves nothing behind.

@@ -77,7 +77,7 @@ class Answerer:
             if isinstance(error, ServerError):
                 _log.error("%r: %s", request.custom_id, error.message, exc_info=error)
             return error_response(error)
-        except Exception:  # a fault of ours in one request is that request's end alone
+        except Exception:  # noqa: BLE001 - a fault in one request is that request's end alone
             _log.exception("request %r of a batch", request.custom_id)
             return error_response(
                 ServerError(

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sintonia import failpoints
 from sintonia.api.translate.batches import Record, has_expired, is_answer, tally_of
@@ -37,7 +37,7 @@ class AnswerBook:
         self._errors = _Log(folder / ERRORS, self._take)
         sync_folder(folder)
 
-    def __enter__(self) -> AnswerBook:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

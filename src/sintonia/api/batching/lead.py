@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 from sintonia import failpoints
 from sintonia.api.batching.book import ERRORS, OUTPUT, AnswerBook
@@ -79,7 +79,7 @@ class Lead:
                 break
             await self._steps[batch.status](batch)
         failpoints.reach("batch.clear")
-        await self._place.do(shutil.rmtree, self._folder, True)  # noqa: FBT003 - ignore_errors
+        await self._place.do(shutil.rmtree, self._folder, True)  # True: ignore errors
 
     async def _validate(self, batch: Batch) -> None:
         await self._place.check(self._check, batch)
@@ -141,20 +141,19 @@ class Lead:
         desk = Desk(rest, book, self._place)
         answering = [desk.answer_some(endpoint) for _ in range(self._place.slots)]
         workers = [asyncio.create_task(answer_some) for answer_some in answering]
-        beside = [
-            asyncio.create_task(self._call.wait()),
-            asyncio.create_task(self._keep_noting(book)),
-        ]
+        call = asyncio.create_task(self._call.wait())
+        notes = asyncio.create_task(self._keep_noting(book))
         all_answered = asyncio.gather(*workers)
+        ends: list[asyncio.Future[Any]] = [all_answered, call]
         try:
-            await asyncio.wait({all_answered, beside[0]}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if all_answered.done():
                 all_answered.result()
             return all_answered.done()
         finally:
-            for task in (*workers, *beside):
+            for task in (*workers, call, notes):
                 task.cancel()
-            await asyncio.gather(*workers, *beside, all_answered, return_exceptions=True)
+            await asyncio.gather(*workers, call, notes, all_answered, return_exceptions=True)
 
     async def _keep_noting(self, book: AnswerBook) -> None:
         """Tell the store now and then how far the batch has come."""

@@ -156,7 +156,7 @@ class BatchRunner:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _clear(self, folder: Path) -> None:
-        """Remove what batches left behind that have ended; what cannot go waits for another time."""
+        """Remove what batches left behind that have ended, as far as it can go now."""
         try:
             active = {batch.id for batch in self._batches.active()}
             gone = [p for p in folder.iterdir() if p.is_dir() and p.name not in active]
@@ -176,7 +176,7 @@ def batch_slots(settings: Settings) -> int:
 async def _alone(folder: Path) -> AsyncIterator[None]:
     """Wait until no other process runs the batches of this home, and keep others from it."""
     with _lock_file(folder) as lock:
-        while not _is_taken(lock.fileno()):
+        while not _is_taken(lock.fileno()):  # noqa: ASYNC110 - another process holds it
             await asyncio.sleep(POLL_SECONDS)
         yield
 

@@ -36,7 +36,7 @@ def draft_of(request: BatchRequest) -> BatchDraft:
         endpoint=request.endpoint,
         completion_window=request.completion_window,
         metadata=request.metadata,
-        output_seconds=expiry and expiry.seconds,
+        output_seconds=None if expiry is None else expiry.seconds,
     )
 
 
