@@ -7,13 +7,16 @@ import fcntl
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import pytest
 from api_calls import error_of, upload
 from fastapi.testclient import TestClient
 
 from sintonia.api.app import create_app
+from sintonia.api.batching.answering import ANSWERERS
 from sintonia.api.batching.runner import batch_slots
+from sintonia.api.schemas.batches import Endpoint
 from sintonia.domain.batches import BatchDraft, BatchStatus
 from sintonia.errors import EngineUnavailable, TooManyRequests
 from sintonia.generation.base import GenerationRequest, TokenChunk
@@ -434,3 +437,7 @@ def test_one_process_at_a_time_runs_the_batches_of_a_home(services):
         assert get(client, batch)["status"] == "validating"
         lock.close()
         assert ended(client, batch)["status"] == "completed"
+
+
+def test_each_endpoint_that_is_offered_is_answered():
+    assert set(ANSWERERS) == set(get_args(Endpoint))
