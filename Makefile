@@ -38,7 +38,7 @@ test: setup
 
 # SIGKILL at every named point of writing and at 20 seeded random moments.
 crash: setup
-	$(BIN)/pytest tests/e2e/test_kills.py tests/training/test_resume.py
+	$(BIN)/pytest tests/e2e/test_kills.py tests/e2e/test_batch_kills.py tests/training/test_resume.py
 	$(BIN)/pytest -m slow tests/training/test_kinds.py
 
 # 100,000 requests made from the API's own document, and 10,000 broken files; about an hour.

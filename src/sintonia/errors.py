@@ -13,7 +13,7 @@
     │   └── RefusedModel                     a model folder that is unsafe or incomplete
     ├── PermissionDenied               403   known, and not the caller's to do
     ├── NotFound                       404
-    │   ├── FileNotFound · JobNotFound · ModelNotFound
+    │   ├── FileNotFound · JobNotFound · BatchNotFound · ModelNotFound
     ├── PayloadTooLarge                413
     ├── TooManyRequests                429   the queue is full
     ├── Unavailable                    503   try again: carries ``retry_after_seconds``
@@ -164,6 +164,13 @@ class JobNotFound(NotFound):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"Could not find fine tune: {job_id}", param="fine_tuning_job_id")
+
+
+class BatchNotFound(NotFound):
+    """No batch has this id."""
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"No batch found with id '{batch_id}'.", param="batch_id")
 
 
 class ModelNotFound(NotFound):

@@ -45,7 +45,7 @@ def test_every_operation_answers_as_the_document_says(services, mode):
     operations = [found.ok() for found in schema.get_all_operations()]
     assert len(operations) >= 20
     num_cases = sum(cases_of(operation, mode) for operation in operations)
-    print(f"{num_cases} {mode.value} cases over {len(operations)} operations")
+    print(f"{num_cases} {mode.value} cases over {len(operations)} operations")  # noqa: T201
 
 
 def cases_of(operation, mode) -> int:

@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from sintonia.api import errors, openapi
+from sintonia.api.batching.runner import BatchRunner
 from sintonia.api.guard import LoopbackGuard
 from sintonia.api.headers import StandardHeaders
-from sintonia.api.routes import chat, completions, files, health, jobs, models
+from sintonia.api.routes import batches, chat, completions, files, health, jobs, models
 from sintonia.api.services import Services
 from sintonia.api.uploads import clear_uploads
 
@@ -23,6 +24,7 @@ _ROUTERS = (
     models.router,
     chat.router,
     completions.router,
+    batches.router,
 )
 
 
@@ -42,6 +44,7 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.openapi = cache(partial(openapi.document, app))  # type: ignore[method-assign]
+    app.state.batches = BatchRunner(services)
     errors.install(app)
     for router in _ROUTERS:
         app.include_router(router)
@@ -51,5 +54,6 @@ def create_app(services: Services) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    yield
+    async with app.state.batches.running():
+        yield
     await app.state.services.engine.close()

@@ -35,7 +35,9 @@ async def read_json(request: Request) -> dict[str, Any]:
     return _object(await _read(request))
 
 
-JsonBody = Annotated[dict[str, Any], Depends(read_json)]
+Body = dict[str, Any]
+"""A JSON body that was read."""
+JsonBody = Annotated[Body, Depends(read_json)]
 """Parameter type of a route with a JSON body."""
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -17,6 +16,15 @@ from sintonia.errors import SintoniaError
 
 T = TypeVar("T")
 _DONE = "data: [DONE]\n\n"
+
+
+class Caller(Protocol):
+    """Who waits for an answer; a request over HTTP is one."""
+
+    @property
+    def receive(self) -> Receive:
+        """Wait for what the caller says next: ``http.disconnect`` when it has gone away."""
+        ...
 
 
 class EventStream(StreamingResponse):
@@ -63,13 +71,13 @@ def _event(value: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(value, ensure_ascii=False, allow_nan=False)}\n\n"
 
 
-async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return what ``work`` returns; cancel it when the client goes away.
+async def until_gone(caller: Caller, work: Coroutine[Any, Any, T]) -> T:
+    """Return what ``work`` returns; cancel it when the caller goes away.
 
-    The body must have been read. Raises ``ClientDisconnect`` when the client went away.
+    The body must have been read. Raises ``ClientDisconnect`` when the caller went away.
     """
     task = asyncio.create_task(work)
-    watch = asyncio.create_task(_gone(request))
+    watch = asyncio.create_task(_gone(caller))
     try:
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -81,6 +89,6 @@ async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(task, watch, return_exceptions=True)
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def _gone(caller: Caller) -> None:
+    while (await caller.receive())["type"] != "http.disconnect":
         pass

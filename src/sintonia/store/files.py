@@ -54,12 +54,20 @@ class Files:
         return file
 
     def stage(
-        self, filename: str, purpose: FilePurpose, content: Iterable[bytes] | BinaryIO
+        self,
+        filename: str,
+        purpose: FilePurpose,
+        content: Iterable[bytes] | BinaryIO,
+        *,
+        is_limited: bool = True,
     ) -> StoredFile:
-        """Store the bytes only. The file exists once somebody inserts its row; else it is swept."""
+        """Store the bytes only. The file exists once somebody inserts its row; else it is swept.
+
+        Unless ``is_limited``, it may be larger than what may be uploaded.
+        """
         _check_filename(filename)
         file_id = ids.new_id(ids.FILE)
-        written = self._blobs.write(file_id, chunks_of(content))
+        written = self._blobs.write(file_id, chunks_of(content), is_limited=is_limited)
         return StoredFile(
             id=file_id,
             filename=filename,

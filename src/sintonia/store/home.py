@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sintonia.settings import Settings
+from sintonia.store.batches import Batches
 from sintonia.store.blobs import Blobs, Limits
 from sintonia.store.database import Database
 from sintonia.store.files import Files
@@ -12,18 +13,19 @@ from sintonia.store.jobs import Jobs
 from sintonia.store.models import Models
 from sintonia.store.queue import Queue
 
-FOLDERS = ("models/base", "models/tuned", "runs", "cache", "logs")
+FOLDERS = ("models/base", "models/tuned", "runs", "batches", "cache", "logs")
 """Folders of a home beside the database and the files."""
 
 
 class Store:
-    """The truth about files, jobs and models. Many processes may have it open at once."""
+    """The truth about files, jobs, models and batches. Many processes may have it open at once."""
 
     def __init__(self, database: Database, blobs: Blobs) -> None:
         self._database = database
         self.files = Files(database, blobs)
         self.jobs = Jobs(database)
         self.models = Models(database)
+        self.batches = Batches(database)
         self.queue = Queue(database)
         """The worker's side of the jobs."""
 

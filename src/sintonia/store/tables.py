@@ -126,3 +126,22 @@ MODELS = sa.Table(
     sa.Column("deleted_at", sa.BigInteger),
     sqlite_autoincrement=True,
 )
+
+BATCHES = sa.Table(
+    "batches",
+    METADATA,
+    _seq(),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("draft", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("status", sa.String(32), nullable=False, index=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),  # when its window ends; the row stays
+    sa.Column("entered_at", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("model", sa.Text),
+    sa.Column("num_requests", sa.Integer, nullable=False),
+    sa.Column("tally", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("problems", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("output_file_id", sa.String(64)),
+    sa.Column("error_file_id", sa.String(64)),
+    sqlite_autoincrement=True,
+)

@@ -8,11 +8,12 @@ from fastapi.responses import JSONResponse, Response
 
 from sintonia import ids
 from sintonia.api.answering import Stream, wait_for_answers, wants_usage
-from sintonia.api.bodies import JsonBody, parse
+from sintonia.api.bodies import Body, JsonBody, parse
 from sintonia.api.headers import ignored_header
 from sintonia.api.openapi import json_body
 from sintonia.api.schemas.chat import ChatCompletion, ChatCompletionRequest
-from sintonia.api.services import ServicesDep
+from sintonia.api.services import Services, ServicesDep
+from sintonia.api.sse import Caller
 from sintonia.api.translate.answers import new_call
 from sintonia.api.translate.chat import ChatChunks, chat_completion, chat_request
 from sintonia.api.translate.parameters import CHAT_REFUSED, check_extra
@@ -30,6 +31,11 @@ async def create_chat_completion(
     request: Request, body: JsonBody, services: ServicesDep
 ) -> Response:
     """Answer a conversation, whole or as a stream."""
+    return await answer_chat(body, services, request)
+
+
+async def answer_chat(body: Body, services: Services, caller: Caller) -> Response:
+    """Answer a body that was read, whoever the caller is. Raises ``SintoniaError``."""
     params = parse(ChatCompletionRequest, body)
     headers = ignored_header(check_extra(params, CHAT_REFUSED))
     chat = chat_request(params, body)
@@ -39,7 +45,7 @@ async def create_chat_completion(
     pieces = chat_pieces(services.engine, plan, chat)
     if params.stream:
         stream = Stream(plan, pieces, ChatChunks(call), wants_usage(params))
-        return await stream.respond(request, headers)
-    answers, usage = await wait_for_answers(request, plan, pieces)
+        return await stream.respond(caller, headers)
+    answers, usage = await wait_for_answers(caller, plan, pieces)
     whole = chat_completion(call, answers, usage)
     return JSONResponse(whole.model_dump(mode="json"), headers=headers)

@@ -8,11 +8,12 @@ from fastapi.responses import JSONResponse, Response
 
 from sintonia import ids
 from sintonia.api.answering import Stream, wait_for_answers, wants_usage
-from sintonia.api.bodies import JsonBody, parse
+from sintonia.api.bodies import Body, JsonBody, parse
 from sintonia.api.headers import ignored_header
 from sintonia.api.openapi import json_body
 from sintonia.api.schemas.completions import Completion, CompletionParams
-from sintonia.api.services import ServicesDep
+from sintonia.api.services import Services, ServicesDep
+from sintonia.api.sse import Caller
 from sintonia.api.translate.answers import new_call
 from sintonia.api.translate.completions import (
     CompletionChunks,
@@ -32,6 +33,11 @@ router = APIRouter(prefix="/v1/completions")
 )
 async def create_completion(request: Request, body: JsonBody, services: ServicesDep) -> Response:
     """Continue raw prompts, whole or as a stream."""
+    return await answer_completion(body, services, request)
+
+
+async def answer_completion(body: Body, services: Services, caller: Caller) -> Response:
+    """Answer a body that was read, whoever the caller is. Raises ``SintoniaError``."""
     params = parse(CompletionParams, body)
     headers = ignored_header(check_extra(params, COMPLETION_REFUSED))
     wanted = completion_request(params)
@@ -41,7 +47,7 @@ async def create_completion(request: Request, body: JsonBody, services: Services
     pieces = completion_pieces(services.engine, plan, wanted)
     if params.stream:
         stream = Stream(plan, pieces, CompletionChunks(call), wants_usage(params))
-        return await stream.respond(request, headers)
-    answers, usage = await wait_for_answers(request, plan, pieces)
+        return await stream.respond(caller, headers)
+    answers, usage = await wait_for_answers(caller, plan, pieces)
     whole = completion(call, answers, usage)
     return JSONResponse(whole.model_dump(mode="json"), headers=headers)
