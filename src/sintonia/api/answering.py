@@ -41,9 +41,13 @@ class Chunks(Protocol):
 async def wait_for_answers(
     request: Request, plan: Plan, pieces: Pieces
 ) -> tuple[list[Answer], Usage]:
-    """Return all answers and what they took; stop making them when the client goes away."""
+    """Return the answers to give and what all of them took.
+
+    Stops making them when the client goes away.
+    """
     answers = await until_gone(request, whole_answers(pieces))
-    return answers, usage_of(plan.num_prompt_tokens, sum(a.num_tokens for a in answers))
+    usage = usage_of(plan.num_prompt_tokens, sum(answer.num_tokens for answer in answers))
+    return plan.given(answers), usage
 
 
 @dataclass(frozen=True)
