@@ -174,8 +174,9 @@ def test_functions_are_answered_in_their_own_spelling(client):
         assert found["message"]["content"] is None
         assert found["message"]["function_call"] == {"name": "look_up", "arguments": '{"id": 7}'}
         assert "tool_calls" not in found["message"]
-    assert answer["usage"]["prompt_tokens"] == (
-        chat(client, CALL * 2, **as_tools).json()["usage"]["prompt_tokens"]
+    assert (
+        answer["usage"]["prompt_tokens"]
+        == (chat(client, CALL * 2, **as_tools).json()["usage"]["prompt_tokens"])
     ), "the prompt is that of tools"
     chunks = [e["choices"][0] for e in events(chat(client, CALL, stream=True, **asked))]
     (call,) = [c["delta"]["function_call"] for c in chunks if "function_call" in c["delta"]]

@@ -69,7 +69,7 @@ def check(found, token_ids, rows):
     """Compare what was told of ``token_ids`` with the rows of log-probabilities before them."""
     assert len(found) == len(token_ids)
     for one, token_id, row in zip(found, token_ids, rows, strict=True):
-        assert math.isclose(one.logprob, float(row[token_id]), **{"rel_tol": 0, "abs_tol": 1e-4})
+        assert math.isclose(one.logprob, float(row[token_id]), rel_tol=0, abs_tol=1e-4)
         ids = [likely for likely, _ in one.top]
         values = torch.tensor([value for _, value in one.top])
         expected = row.topk(len(ids))
@@ -86,7 +86,9 @@ def test_logprobs_in_a_batch_are_those_of_the_model_whatever_is_sampled(base):
         request(base, prompt(3, 1), top_logprobs=5, seed=3, temperature=0.7, **odd),
         request(base, prompt(4, 12)),
     ]
-    for one, (token_ids, logprobs, of_prompt, _) in zip(wanted, heard_together(wanted), strict=True):
+    for one, (token_ids, logprobs, of_prompt, _) in zip(
+        wanted, heard_together(wanted), strict=True
+    ):
         assert not of_prompt
         if one.sampling.top_logprobs is None:
             assert not logprobs
@@ -98,9 +100,7 @@ def test_logprobs_in_a_batch_are_those_of_the_model_whatever_is_sampled(base):
 
 def test_asking_for_logprobs_changes_no_token(base):
     plain = [request(base, prompt(n, 9), seed=n, temperature=1.0) for n in range(3)]
-    asked = [
-        request(base, prompt(n, 9), seed=n, temperature=1.0, top_logprobs=2) for n in range(3)
-    ]
+    asked = [request(base, prompt(n, 9), seed=n, temperature=1.0, top_logprobs=2) for n in range(3)]
     tokens = [found[0] for found in heard_together([*plain, *asked])]
     assert tokens[:3] == tokens[3:]
 
@@ -221,9 +221,7 @@ def test_penalties_and_bias_are_exact_in_any_company(base):
             return await answers(engine, wanted)
 
     found = [one.token_ids for one in asyncio.run(run())]
-    by_hand = [
-        greedy_by_hand(prompt(n, 3 + 7 * n), 24, **case) for n, case in enumerate(cases)
-    ]
+    by_hand = [greedy_by_hand(prompt(n, 3 + 7 * n), 24, **case) for n, case in enumerate(cases)]
     assert found == by_hand
     assert found[5] == [3] * 24
     plain = [greedy_by_hand(prompt(n, 3 + 7 * n), 24) for n in range(len(cases))]

@@ -98,8 +98,11 @@ def _byte_level(name: str) -> bytes:
 
 
 def _visible_bytes() -> Mapping[str, int]:
-    """Return GPT-2's alphabet: the printable characters of Latin-1 stand for themselves, and the
-    other bytes, in order, for the characters from U+0100 on."""
+    """Return GPT-2's alphabet.
+
+    The printable characters of Latin-1 stand for themselves, and those from U+0100 on, in order,
+    for the other bytes.
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     alphabet = {chr(byte): byte for byte in printable}

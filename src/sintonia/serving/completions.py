@@ -17,9 +17,7 @@ def plan_completion(call_id: str, served: ServedModel, request: CompletionReques
     """Return what to ask the engine for. Raises ``InvalidRequest`` and its kinds."""
     prompts = [_prompt_ids(prompt, served.renderer) for prompt in request.prompts]
     scores_prompts = request.echo and request.wishes.top_logprobs is not None
-    return plan(
-        call_id, served, prompts, request.wishes, "prompt", scores_prompts=scores_prompts
-    )
+    return plan(call_id, served, prompts, request.wishes, "prompt", scores_prompts=scores_prompts)
 
 
 def completion_pieces(

@@ -1,8 +1,8 @@
 """Log-probabilities as each endpoint shows them.
 
 A token that is a fragment of a character has no text of its own: as with OpenAI its bytes stand
-for it, ``\\xf0\\x9f`` in chat and ``bytes:\\xf0\\x9f`` in completions. What a model rules out has
-the log-probability -9999.
+for it, escaped in chat and behind ``bytes:`` in completions. What a model rules out has the
+log-probability -9999.
 """
 
 from __future__ import annotations

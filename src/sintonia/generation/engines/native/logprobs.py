@@ -16,9 +16,7 @@ _ROWS_AT_ONCE = 32
 """What is computed in between is as large as these rows of logits."""
 
 
-def logprobs_of(
-    logits_NV: Tensor, token_ids: Sequence[int], top: int
-) -> tuple[TokenLogprob, ...]:
+def logprobs_of(logits_NV: Tensor, token_ids: Sequence[int], top: int) -> tuple[TokenLogprob, ...]:
     """Return for each row what its distribution says of its token and of the ``top`` likeliest.
 
     Natural logarithms, computed in float32.
