@@ -198,7 +198,7 @@ def test_settings_the_model_and_both_files_are_refused_at_once(client):
     message = error_of(answer, 400, "integer_above_max_value", "hyperparameters.n_epochs")
     for told in (
         "Invalid 'sintonia.lora.rank'",
-        "'sintonia.colour'",
+        "supplied: sintonia.colour.",
         "Setting optimizer.momentum: adamw has none",
         "Setting lora.targets w_magic: the base model has no such linear layer",
         "Parameter integrations",
