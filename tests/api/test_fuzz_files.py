@@ -11,6 +11,7 @@ import pytest
 from api_calls import error_of, upload
 
 from malformed import FILE_MUTATORS, LINE_MUTATORS, made
+from sintonia.store import Store
 
 FILES_PER_MUTATOR = 340
 LEAST_FILES = 10_000
@@ -23,7 +24,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 @pytest.fixture
 def services(services):
     """With room for files that are nested two hundred thousand deep."""
-    return replace(services, settings=replace(services.settings, max_file_bytes=4_000_000))
+    settings = replace(services.settings, max_file_bytes=4_000_000)
+    roomy = replace(services, settings=settings, store=Store.open(settings))
+    yield roomy
+    roomy.store.close()
 
 
 def spoiled():

@@ -39,9 +39,13 @@ class Chunks(Protocol):
 async def wait_for_answers(
     caller: Caller, plan: Plan, pieces: Pieces
 ) -> tuple[list[Answer], Usage]:
-    """Return all answers and what they took; stop making them when the caller goes away."""
+    """Return the answers to give and what all of them took.
+
+    Stops making them when the caller goes away.
+    """
     answers = await until_gone(caller, whole_answers(pieces))
-    return answers, usage_of(plan.num_prompt_tokens, sum(a.num_tokens for a in answers))
+    usage = usage_of(plan.num_prompt_tokens, sum(answer.num_tokens for answer in answers))
+    return plan.given(answers), usage
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from sintonia.api.schemas.chat import ChatCompletion, ChatCompletionRequest
 from sintonia.api.services import Services, ServicesDep
 from sintonia.api.sse import Caller
 from sintonia.api.translate.answers import new_call
-from sintonia.api.translate.chat import ChatChunks, chat_completion, chat_request
+from sintonia.api.translate.chat import ChatChunks, ChatShape, chat_completion, chat_request
 from sintonia.api.translate.parameters import CHAT_REFUSED, check_extra
 from sintonia.serving.chat import chat_pieces, plan_chat
 
@@ -40,12 +40,12 @@ async def answer_chat(body: Body, services: Services, caller: Caller) -> Respons
     headers = ignored_header(check_extra(params, CHAT_REFUSED))
     chat = chat_request(params, body)
     served = await to_thread.run_sync(services.router.route, params.model)
-    call = new_call(ids.CHAT_COMPLETION, served)
+    call, shape = new_call(ids.CHAT_COMPLETION, served), ChatShape.of(params)
     plan = await to_thread.run_sync(plan_chat, call.id, served, chat)
     pieces = chat_pieces(services.engine, plan, chat)
     if params.stream:
-        stream = Stream(plan, pieces, ChatChunks(call), wants_usage(params))
+        stream = Stream(plan, pieces, ChatChunks(call, shape), wants_usage(params))
         return await stream.respond(caller, headers)
     answers, usage = await wait_for_answers(caller, plan, pieces)
-    whole = chat_completion(call, answers, usage)
+    whole = chat_completion(call, answers, usage, shape)
     return JSONResponse(whole.model_dump(mode="json"), headers=headers)

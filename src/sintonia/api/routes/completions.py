@@ -42,12 +42,12 @@ async def answer_completion(body: Body, services: Services, caller: Caller) -> R
     headers = ignored_header(check_extra(params, COMPLETION_REFUSED))
     wanted = completion_request(params)
     served = await to_thread.run_sync(services.router.route, params.model)
-    call = new_call(ids.COMPLETION, served)
+    call, with_logprobs = new_call(ids.COMPLETION, served), params.logprobs is not None
     plan = await to_thread.run_sync(plan_completion, call.id, served, wanted)
     pieces = completion_pieces(services.engine, plan, wanted)
     if params.stream:
-        stream = Stream(plan, pieces, CompletionChunks(call), wants_usage(params))
+        stream = Stream(plan, pieces, CompletionChunks(call, with_logprobs), wants_usage(params))
         return await stream.respond(caller, headers)
     answers, usage = await wait_for_answers(caller, plan, pieces)
-    whole = completion(call, answers, usage)
+    whole = completion(call, answers, usage, with_logprobs=with_logprobs)
     return JSONResponse(whole.model_dump(mode="json"), headers=headers)

@@ -16,7 +16,7 @@ class StrictRequest(BaseModel):
 
 
 class LenientRequest(BaseModel):
-    """Parameters of a request for an answer; unknown keys are reported, not refused."""
+    """Parameters of a request for an answer; what becomes of other keys is decided elsewhere."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
 
