@@ -11,7 +11,18 @@ from starlette.middleware import Middleware
 from sintonia.api import errors
 from sintonia.api.guard import LoopbackGuard
 from sintonia.api.headers import StandardHeaders
-from sintonia.api.routes import chat, completions, files, health, jobs, models
+from sintonia.api.path_forms import PathForms
+from sintonia.api.routes import (
+    azure,
+    chat,
+    completions,
+    deployments,
+    files,
+    fine_tunes,
+    health,
+    jobs,
+    models,
+)
 from sintonia.api.services import Services
 from sintonia.api.uploads import clear_uploads
 
@@ -22,6 +33,9 @@ _ROUTERS = (
     models.router,
     chat.router,
     completions.router,
+    deployments.router,
+    fine_tunes.router,
+    azure.router,
 )
 
 
@@ -37,6 +51,7 @@ def create_app(services: Services) -> FastAPI:
         middleware=[
             Middleware(StandardHeaders, organization=services.settings.organization),
             Middleware(LoopbackGuard),
+            Middleware(PathForms),
         ],
     )
     app.state.services = services

@@ -7,6 +7,7 @@ from pathlib import Path
 from sintonia.settings import Settings
 from sintonia.store.blobs import Blobs, Limits
 from sintonia.store.database import Database
+from sintonia.store.deployments import Deployments
 from sintonia.store.files import Files
 from sintonia.store.jobs import Jobs
 from sintonia.store.models import Models
@@ -17,13 +18,14 @@ FOLDERS = ("models/base", "models/tuned", "runs", "cache", "logs")
 
 
 class Store:
-    """The truth about files, jobs and models. Many processes may have it open at once."""
+    """What is true of files, jobs and models. Many processes may have it open at once."""
 
     def __init__(self, database: Database, blobs: Blobs) -> None:
         self._database = database
         self.files = Files(database, blobs)
         self.jobs = Jobs(database)
         self.models = Models(database)
+        self.deployments = Deployments(database)
         self.queue = Queue(database)
         """The worker's side of the jobs."""
 

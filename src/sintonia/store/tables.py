@@ -126,3 +126,15 @@ MODELS = sa.Table(
     sa.Column("deleted_at", sa.BigInteger),
     sqlite_autoincrement=True,
 )
+
+DEPLOYMENTS = sa.Table(
+    "deployments",
+    METADATA,
+    _seq(),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("asked", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
