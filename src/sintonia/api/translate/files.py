@@ -14,6 +14,7 @@ _AZURE_BEFORE_2024 = {"processed": "succeeded", "error": "failed"}
 def file_object(file: StoredFile, azure: AzureCall | None = None) -> FileObject:
     """Return a file as the wire shows it, for ``azure`` in the words of its version."""
     status = file.status.value
+    words = _AZURE_BEFORE_2024 if azure and azure.is_before_2024 else {}
     renamed = azure is not None and is_step_metrics(file)
     return FileObject(
         id=file.id,
@@ -22,7 +23,7 @@ def file_object(file: StoredFile, azure: AzureCall | None = None) -> FileObject:
         expires_at=file.expires_at,
         filename=AZURE_RESULT_NAME if renamed else file.filename,
         purpose=file.purpose.value,
-        status=_AZURE_BEFORE_2024[status] if azure and azure.is_before_2024 else status,
+        status=words.get(status, status),
         status_details=file.status_details,
     )
 
