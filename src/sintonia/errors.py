@@ -14,6 +14,7 @@
     ├── PermissionDenied               403   known, and not the caller's to do
     ├── NotFound                       404
     │   ├── FileNotFound · JobNotFound · BatchNotFound · ModelNotFound
+    │   ├── DeploymentNotFound
     ├── PayloadTooLarge                413
     ├── TooManyRequests                429   the queue is full
     ├── Unavailable                    503   try again: carries ``retry_after_seconds``
@@ -182,6 +183,22 @@ class ModelNotFound(NotFound):
         super().__init__(
             f"The model `{name}` does not exist or you do not have access to it.", param="model"
         )
+
+
+class DeploymentNotFound(NotFound):
+    """Azure's name for a model leads nowhere: it was never given, or its ``model`` is gone."""
+
+    default_code = "DeploymentNotFound"
+
+    def __init__(self, name: str, *, model: str | None = None) -> None:
+        message = (
+            f"The API deployment {name!r} for this resource does not exist. Create it, or use the "
+            "name of a model that GET /openai/models lists."
+            if model is None
+            else f"Deployment {name!r}: its model {model!r} does not exist any more. Deploy "
+            "another model under this name, or delete the deployment."
+        )
+        super().__init__(message, param="model")
 
 
 class PayloadTooLarge(SintoniaError):

@@ -19,6 +19,9 @@ REQUEST = "req_"
 TOOL_CALL = "call_"
 BATCH = "batch_"
 BATCH_REQUEST = "batch_req_"
+DEPLOYMENT = "deployment-"
+LEGACY_JOB = "ft-"
+"""The same job as ``JOB`` for clients of the API before it; the rest of the id is the same."""
 
 ID_PATTERN = re.compile(r"^(file-|ftjob-|ftevent-|ftckpt_)[A-Za-z0-9]{24}$")
 

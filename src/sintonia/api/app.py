@@ -13,7 +13,19 @@ from sintonia.api import errors, openapi
 from sintonia.api.batching.runner import BatchRunner
 from sintonia.api.guard import LoopbackGuard
 from sintonia.api.headers import StandardHeaders
-from sintonia.api.routes import batches, chat, completions, files, health, jobs, models
+from sintonia.api.path_forms import PathForms
+from sintonia.api.routes import (
+    azure,
+    batches,
+    chat,
+    completions,
+    deployments,
+    files,
+    fine_tunes,
+    health,
+    jobs,
+    models,
+)
 from sintonia.api.services import Services
 from sintonia.api.uploads import clear_uploads
 
@@ -25,6 +37,9 @@ _ROUTERS = (
     chat.router,
     completions.router,
     batches.router,
+    deployments.router,
+    fine_tunes.router,
+    azure.router,
 )
 
 
@@ -40,6 +55,7 @@ def create_app(services: Services) -> FastAPI:
         middleware=[
             Middleware(StandardHeaders, organization=services.settings.organization),
             Middleware(LoopbackGuard),
+            Middleware(PathForms),
         ],
     )
     app.state.services = services

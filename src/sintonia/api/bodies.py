@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
+from sintonia.api.path_forms import PATH_MODEL
 from sintonia.api.validation import error_of
 from sintonia.data import strict_json
 from sintonia.domain.choices import parts_of, without
@@ -24,7 +25,10 @@ T = TypeVar("T", bound=BaseModel)
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """Return the body, a JSON object. Raises ``InvalidRequest`` and ``PayloadTooLarge``."""
+    """Return the body, a JSON object, with the model that the path names, if it names one.
+
+    Raises ``InvalidRequest`` and ``PayloadTooLarge``.
+    """
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise InvalidRequest(
@@ -32,7 +36,9 @@ async def read_json(request: Request) -> dict[str, Any]:
             "Send the parameters as one JSON object.",
             code="invalid_content_type",
         )
-    return _object(await _read(request))
+    body = _object(await _read(request))
+    named = request.scope.get(PATH_MODEL)
+    return body if named is None else {**body, "model": named}
 
 
 Body = dict[str, Any]

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
+from sintonia.api.azure import as_azure_tells
 from sintonia.api.headers import request_url, standard_headers
 from sintonia.api.schemas.wire import ErrorEnvelope, ErrorObject
 from sintonia.api.validation import error_of
@@ -67,19 +68,21 @@ async def _on_sintonia_error(request: Request, error: Exception) -> JSONResponse
     assert isinstance(error, SintoniaError)
     if isinstance(error, ServerError):
         _log.error("%s %s", request.scope["sintonia.request_id"], error.message, exc_info=error)
-    return error_response(error)
+    return error_response(as_azure_tells(request.scope, error))
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     """Answer what the framework refuses before any route runs."""
     assert isinstance(error, HTTPException)
     meant = _ROUTING.get(error.status_code, _other)(request.scope)
+    meant = as_azure_tells(request.scope, meant)
     return JSONResponse(envelope(meant), error.status_code, headers=error.headers)
 
 
-async def _on_bad_query(_request: Request, error: Exception) -> JSONResponse:
+async def _on_bad_query(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return error_response(error_of(error.errors(), outer_parts=1))
+    found = error_of(error.errors(), outer_parts=1)
+    return error_response(as_azure_tells(request.scope, found))
 
 
 async def _on_gone(_request: Request, _error: Exception) -> Response:

@@ -16,6 +16,7 @@ from sintonia.errors import SintoniaError
 
 T = TypeVar("T")
 _DONE = "data: [DONE]\n\n"
+_HEARTBEAT = ": waiting\n\n"
 
 
 class Caller(Protocol):
@@ -28,7 +29,7 @@ class Caller(Protocol):
 
 
 class EventStream(StreamingResponse):
-    """Sends each object as a ``data:`` line, then ``[DONE]``.
+    """Sends each object as a ``data:`` line, then ``[DONE]``; ``None`` becomes a comment.
 
     An error raised on purpose becomes an event, since the status is sent already. ``source``
     and what it draws ``from_``, which has begun, are closed when the response ends, also when
@@ -37,7 +38,7 @@ class EventStream(StreamingResponse):
 
     def __init__(
         self,
-        source: AsyncGenerator[Mapping[str, Any], None],
+        source: AsyncGenerator[Mapping[str, Any] | None, None],
         from_: AsyncGenerator[Any, None],
         headers: Mapping[str, str],
     ) -> None:
@@ -57,10 +58,12 @@ class EventStream(StreamingResponse):
                 await generator.aclose()
 
 
-async def _lines(source: AsyncGenerator[Mapping[str, Any], None]) -> AsyncGenerator[str, None]:
+async def _lines(
+    source: AsyncGenerator[Mapping[str, Any] | None, None],
+) -> AsyncGenerator[str, None]:
     try:
         async for value in source:
-            yield _event(value)
+            yield _HEARTBEAT if value is None else _event(value)
     except SintoniaError as error:
         yield _event(envelope(error))
         return

@@ -8,6 +8,7 @@ from sintonia.settings import Settings
 from sintonia.store.batches import Batches
 from sintonia.store.blobs import Blobs, Limits
 from sintonia.store.database import Database
+from sintonia.store.deployments import Deployments
 from sintonia.store.files import Files
 from sintonia.store.jobs import Jobs
 from sintonia.store.models import Models
@@ -18,7 +19,7 @@ FOLDERS = ("models/base", "models/tuned", "runs", "batches", "cache", "logs")
 
 
 class Store:
-    """The truth about files, jobs, models and batches. Many processes may have it open at once."""
+    """What is true of files, jobs, models and batches. Many processes may have it open at once."""
 
     def __init__(self, database: Database, blobs: Blobs) -> None:
         self._database = database
@@ -26,6 +27,7 @@ class Store:
         self.jobs = Jobs(database)
         self.models = Models(database)
         self.batches = Batches(database)
+        self.deployments = Deployments(database)
         self.queue = Queue(database)
         """The worker's side of the jobs."""
 

@@ -90,12 +90,18 @@ class Jobs:
             page = read_page(connection, query, JOBS.c.seq, Cursor(after, limit))
         return Page([job_of(row) for row in page.items], page.has_more)
 
-    def events(self, job_id: str, *, after: str | None = None, limit: int = 20) -> Page[JobEvent]:
-        """Return a job's events, the newest first. Raises ``JobNotFound``, ``InvalidValue``."""
+    def events(
+        self, job_id: str, *, after: str | None = None, limit: int = 20, order: str = "desc"
+    ) -> Page[JobEvent]:
+        """Return a job's events, the newest first unless ``order`` is ``asc``.
+
+        Raises ``JobNotFound``, and ``InvalidValue`` for an ``after`` that is no event of the job.
+        """
         query = sa.select(EVENTS).where(EVENTS.c.job_id == job_id)
         with self._database.read() as connection:
             _require(connection, job_id)
-            page = read_page(connection, query, EVENTS.c.seq, Cursor(after, limit))
+            cursor = Cursor(after, limit, is_ascending=order == "asc")
+            page = read_page(connection, query, EVENTS.c.seq, cursor)
         return Page([event_of(row) for row in page.items], page.has_more)
 
     def add_event(
@@ -121,6 +127,20 @@ class Jobs:
             _require(connection, job_id)
             page = read_page(connection, query, CHECKPOINTS.c.step, Cursor(after, limit))
         return Page([checkpoint_of(row) for row in page.items], page.has_more)
+
+    def checkpoint(self, checkpoint_id: str) -> JobCheckpoint | None:
+        """Return the checkpoint that has this id, if one has."""
+        query = sa.select(CHECKPOINTS).where(CHECKPOINTS.c.id == checkpoint_id)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else checkpoint_of(row)
+
+    def of_result_file(self, file_id: str) -> Job | None:
+        """Return the job that made a result file, if one did."""
+        mention = sa.cast(JOBS.c.result_files, sa.Text).contains(f'"{file_id}"', autoescape=True)
+        with self._database.read() as connection:
+            rows = connection.execute(select_jobs().where(mention))
+            return next((job for job in map(job_of, rows) if file_id in job.result_files), None)
 
     def metrics(self, job_id: str) -> MetricRows:
         """Return the metrics of each step once, in order. Raises ``JobNotFound``."""

@@ -145,3 +145,15 @@ BATCHES = sa.Table(
     sa.Column("error_file_id", sa.String(64)),
     sqlite_autoincrement=True,
 )
+
+DEPLOYMENTS = sa.Table(
+    "deployments",
+    METADATA,
+    _seq(),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("asked", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, cast
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from sintonia.api.bodies import JsonBody, parse_what_can_be
-from sintonia.api.checks import Trainable, check_data_file, problems_of_settings, trainable
+from sintonia.api.bodies import JsonBody
 from sintonia.api.headers import ignored_header
+from sintonia.api.new_jobs import new_job
 from sintonia.api.openapi import json_body
 from sintonia.api.pagination import After, cursor_page, list_page
 from sintonia.api.schemas.jobs import CheckpointObject, EventObject, JobObject, JobRequest
 from sintonia.api.schemas.wire import CursorPage, ListPage
 from sintonia.api.services import Services, ServicesDep
-from sintonia.api.translate.jobs import (
-    check_integrations,
-    checkpoint_object,
-    event_object,
-    ignored_in,
-    job_object,
-)
-from sintonia.api.translate.methods import method_of
-from sintonia.domain.jobs import Job, JobDraft
-from sintonia.domain.methods import Method
-from sintonia.errors import InvalidValue, Problems
+from sintonia.api.translate.jobs import checkpoint_object, event_object, job_object
+from sintonia.domain.jobs import Job
+from sintonia.errors import InvalidValue
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs")
 
@@ -35,42 +27,9 @@ _METADATA = re.compile(r"^metadata\[(.*)\]$", re.DOTALL)
 @router.post("", openapi_extra=json_body(JobRequest))
 def create_job(body: JsonBody, services: ServicesDep, response: Response) -> JobObject:
     """Store a job. It is checked and answered at once; a worker takes it from there."""
-    request, method, model = _checked(body, services)
-    draft = JobDraft(
-        model=model.shown,
-        base_model=model.base,
-        parent_model=model.parent,
-        training_file=request.training_file,
-        validation_file=request.validation_file,
-        method=method,
-        suffix=request.suffix,
-        seed=request.seed,
-        metadata=request.metadata,
-        truncate=bool(request.sintonia and request.sintonia.truncate),
-    )
-    response.headers.update(ignored_header(ignored_in(request)))
-    return _shown(services.store.jobs.create(draft), services)
-
-
-def _checked(body: JsonBody, services: Services) -> tuple[JobRequest, Method, Trainable]:
-    """Return what a job is made of. Raises ``InvalidRequest`` that names all that is wrong."""
-    problems = Problems()
-    request, method, model = parse_what_can_be(JobRequest, body, problems), None, None
-    if request is not None:
-        with problems.collecting():
-            method = method_of(request)
-        with problems.collecting():
-            check_integrations(request.integrations)
-        with problems.collecting():
-            model = trainable(request.model, services)
-        problems.found += problems_of_settings(request, method, model, services)
-        for param in ("training_file", "validation_file"):
-            with problems.collecting():
-                check_data_file(getattr(request, param), param, services)
-    problems.raise_if_any()
-    found = (request, method, model)
-    assert None not in found, "without a problem all of it is there"
-    return cast("tuple[JobRequest, Method, Trainable]", found)
+    job, ignored = new_job(body, services)
+    response.headers.update(ignored_header(ignored))
+    return _shown(job, services)
 
 
 @router.get("")

@@ -28,7 +28,8 @@ class FileObject(Wire):
     expires_at: int | None = None
     filename: str
     purpose: str
-    status: Literal["uploaded", "processed", "error"]
+    status: Literal["uploaded", "processed", "error", "succeeded", "failed"]
+    """The last two are Azure's words of before 2024."""
     status_details: str | None = None
 
 
