@@ -8,7 +8,9 @@ from sintonia.settings import Settings
 from sintonia.store.blobs import Blobs, Limits
 from sintonia.store.database import Database
 from sintonia.store.files import Files
+from sintonia.store.imported import ImportedJobs
 from sintonia.store.jobs import Jobs
+from sintonia.store.manifest import Manifest
 from sintonia.store.models import Models
 from sintonia.store.queue import Queue
 
@@ -24,6 +26,10 @@ class Store:
         self.files = Files(database, blobs)
         self.jobs = Jobs(database)
         self.models = Models(database)
+        self.imported = ImportedJobs(database)
+        """Jobs that were brought over from other servers."""
+        self.manifest = Manifest(database, blobs)
+        """What a migration has seen and done."""
         self.queue = Queue(database)
         """The worker's side of the jobs."""
 

@@ -17,6 +17,7 @@ from sintonia.api.schemas.wire import CursorPage
 from sintonia.api.services import Services, ServicesDep
 from sintonia.api.translate.files import file_object
 from sintonia.api.uploads import Upload, receive_upload
+from sintonia.data.result_files import decoded, is_encoded
 from sintonia.data.validate import validate
 from sintonia.domain.files import UPLOADABLE, FilePurpose, FileStatus
 from sintonia.errors import InvalidRequest, InvalidValue, UnsupportedParameter
@@ -55,13 +56,17 @@ def retrieve_file(file_id: str, services: ServicesDep) -> FileObject:
 
 @router.get("/{file_id}/content")
 def file_content(file_id: str, services: ServicesDep) -> StreamingResponse:
-    """Return a file's bytes."""
+    """Return a file's bytes; results that came as base64 from elsewhere are plain again."""
     file = services.store.files.get(file_id)
     headers = {
         "content-disposition": f"attachment; filename*=UTF-8''{quote(file.filename, safe='')}",
         "content-length": str(file.size_bytes),
     }
-    chunks = _chunks(services.store.files.open(file_id))
+    content = services.store.files.open(file_id)
+    chunks = _chunks(content)
+    if file.purpose is FilePurpose.FINE_TUNE_RESULTS and is_encoded(content):
+        chunks = decoded(chunks)
+        del headers["content-length"]  # known when all is decoded
     return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
 
 
