@@ -9,7 +9,8 @@ The points: ``claim`` ``heartbeat`` ``launch`` ``step`` ``record.write`` ``check
 ``checkpoint.write`` ``checkpoint.fsync`` ``checkpoint.rename`` ``checkpoint.dirsync``
 ``exit.write`` ``import.commit`` ``settle.model`` ``settle.result`` ``settle.commit``
 ``file.write`` ``file.rename`` ``file.commit`` ``job.commit`` ``batch.create`` ``batch.admit``
-``batch.write`` ``batch.sync`` ``batch.finalize`` ``batch.stage`` ``batch.commit`` ``batch.clear``.
+``batch.write`` ``batch.sync`` ``batch.finalize`` ``batch.stage`` ``batch.commit`` ``batch.clear``
+``migrate.note`` ``migrate.file`` ``migrate.job``.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ NAMES = (
     "batch.stage",
     "batch.commit",
     "batch.clear",
+    "migrate.note",
+    "migrate.file",
+    "migrate.job",
 )
 
 

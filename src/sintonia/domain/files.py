@@ -17,9 +17,14 @@ class FilePurpose(StrEnum):
     EVALS = "evals"
     FINE_TUNE_RESULTS = "fine-tune-results"
     BATCH_OUTPUT = "batch_output"
+    ASSISTANTS_OUTPUT = "assistants_output"
 
 
-_PRODUCED = (FilePurpose.FINE_TUNE_RESULTS, FilePurpose.BATCH_OUTPUT)
+_PRODUCED = (
+    FilePurpose.FINE_TUNE_RESULTS,
+    FilePurpose.BATCH_OUTPUT,
+    FilePurpose.ASSISTANTS_OUTPUT,
+)
 UPLOADABLE = tuple(p for p in FilePurpose if p not in _PRODUCED)
 
 

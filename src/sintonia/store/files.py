@@ -24,6 +24,9 @@ from sintonia.store.paging import Cursor, Page, read_page
 from sintonia.store.rows import file_of, file_values
 from sintonia.store.tables import FILES
 
+_ORDER = (FILES.c.created_at, FILES.c.seq)
+"""Files that were brought over are older than their rows."""
+
 
 class Files:
     """The files of one store."""
@@ -102,7 +105,7 @@ class Files:
             query = query.where(FILES.c.purpose == purpose)
         cursor = Cursor(after=after, limit=limit, is_ascending=order == "asc")
         with self._database.read() as connection:
-            page = read_page(connection, query, FILES.c.seq, cursor)
+            page = read_page(connection, query, _ORDER, cursor)
         return Page(items=[file_of(row) for row in page.items], has_more=page.has_more)
 
     def set_status(self, file_id: str, status: FileStatus, details: str | None) -> StoredFile:

@@ -10,7 +10,9 @@ from sintonia.store.blobs import Blobs, Limits
 from sintonia.store.database import Database
 from sintonia.store.deployments import Deployments
 from sintonia.store.files import Files
+from sintonia.store.imported import ImportedJobs
 from sintonia.store.jobs import Jobs
+from sintonia.store.manifest import Manifest
 from sintonia.store.models import Models
 from sintonia.store.queue import Queue
 
@@ -28,6 +30,10 @@ class Store:
         self.models = Models(database)
         self.batches = Batches(database)
         self.deployments = Deployments(database)
+        self.imported = ImportedJobs(database)
+        """Jobs that were brought over from other servers."""
+        self.manifest = Manifest(database, blobs)
+        """What a migration has seen and done."""
         self.queue = Queue(database)
         """The worker's side of the jobs."""
 

@@ -76,16 +76,7 @@ class Jobs:
         An empty ``metadata`` means the jobs that have none.
         Raises ``InvalidValue`` for an ``after`` that is no job of the list.
         """
-        query = select_jobs()
-        if metadata is not None and not metadata:
-            query = query.where(~sa.exists().where(JOB_METADATA.c.job_id == JOBS.c.id))
-        for key, value in (metadata or {}).items():
-            pair = JOB_METADATA.alias()
-            query = query.where(
-                sa.exists().where(
-                    pair.c.job_id == JOBS.c.id, pair.c.key == key, pair.c.value == value
-                )
-            )
+        query = having_metadata(select_jobs(), JOBS.c.id, JOB_METADATA, metadata)
         with self._database.read() as connection:
             page = read_page(connection, query, JOBS.c.seq, Cursor(after, limit))
         return Page([job_of(row) for row in page.items], page.has_more)
@@ -221,6 +212,23 @@ def select_jobs() -> sa.Select[Any]:
     )
     waiting_behind = sa.case((JOBS.c.status.in_(WAITING), before), else_=0)
     return sa.select(JOBS, waiting_behind.label("waiting_behind"))
+
+
+def having_metadata(
+    query: sa.Select[Any],
+    job_id: sa.Column[str],
+    pairs: sa.Table,
+    metadata: Mapping[str, str] | None,
+) -> sa.Select[Any]:
+    """Return ``query`` for jobs with all pairs of ``metadata``; empty: that have none."""
+    if metadata is not None and not metadata:
+        return query.where(~sa.exists().where(pairs.c.job_id == job_id))
+    for key, value in (metadata or {}).items():
+        pair = pairs.alias()
+        query = query.where(
+            sa.exists().where(pair.c.job_id == job_id, pair.c.key == key, pair.c.value == value)
+        )
+    return query
 
 
 def read_job(connection: sa.Connection, job_id: str) -> Job:

@@ -18,6 +18,7 @@ from sintonia.api.schemas.wire import CursorPage
 from sintonia.api.services import Services, ServicesDep
 from sintonia.api.shown_files import ShowFile, content_for_azure
 from sintonia.api.uploads import Upload, receive_upload
+from sintonia.data.result_files import decoded, is_encoded
 from sintonia.data.validate import validate
 from sintonia.domain.files import UPLOADABLE, FilePurpose, FileStatus, StoredFile
 from sintonia.errors import InvalidRequest, InvalidValue, UnsupportedParameter
@@ -57,7 +58,7 @@ def retrieve_file(file_id: str, services: ServicesDep, show: ShowFile) -> FileOb
 
 @router.get("/{file_id}/content", response_class=StreamingResponse)
 def file_content(file_id: str, request: Request, services: ServicesDep, show: ShowFile) -> Response:
-    """Return a file's bytes."""
+    """Return a file's bytes; results that came as base64 from elsewhere are plain again."""
     file = services.store.files.get(file_id)
     kind = "application/octet-stream"
     name = quote(show(file).filename, safe="")
@@ -65,8 +66,12 @@ def file_content(file_id: str, request: Request, services: ServicesDep, show: Sh
     table = content_for_azure(file, request, services)
     if table is not None:
         return Response(table, media_type=kind, headers=headers)
-    headers["content-length"] = str(file.size_bytes)
-    chunks = _chunks(services.store.files.open(file_id))
+    content = services.store.files.open(file_id)
+    chunks = _chunks(content)
+    if file.purpose is FilePurpose.FINE_TUNE_RESULTS and is_encoded(content):
+        chunks = decoded(chunks)
+    else:
+        headers["content-length"] = str(file.size_bytes)
     return StreamingResponse(chunks, media_type=kind, headers=headers)
 
 
