@@ -80,6 +80,16 @@ def test_an_adapter_goes_beside_it_and_loses_nothing(dtype, tmp_path, tiny_token
     assert torch.allclose(found.float(), update, atol=1e-6 + rounding)
 
 
+@pytest.mark.parametrize("targets", [("lm_head",), ("down_proj",)])
+def test_layers_in_four_bits_are_not_fused_where_no_adapter_is_over_them(
+    targets, tmp_path, tiny_tokenizer_json
+):
+    model, _ = loaded("llama", tmp_path / "model", tiny_tokenizer_json)
+    adapters.attach(model, LoraSettings(rank=4, alpha=8, targets=targets))
+    adapters.reset(model, seed=0)
+    assert not decoder.fuse(model)
+
+
 def test_an_adapter_over_it_is_saved_as_over_any_base(tmp_path, tiny_tokenizer_json):
     model, names = loaded("gpt2", tmp_path / "model", tiny_tokenizer_json)
     wide = load_base(tmp_path / "model")
