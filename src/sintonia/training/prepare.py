@@ -22,7 +22,7 @@ from sintonia.sealed import MANIFEST, hash_file, verify
 from sintonia.training import precision
 from sintonia.training.checkpoint import Checkpoints, Learner
 from sintonia.training.distributed import World
-from sintonia.training.estimate import work_of
+from sintonia.training.estimate import largest_row_tokens, work_of
 from sintonia.training.fitting import Fitting
 from sintonia.training.loop import Run
 from sintonia.training.measured import Measured
@@ -78,9 +78,10 @@ def prepare(around: Surroundings, spec: TrainSpec) -> tuple[Run, Mapping[str, fl
     encoder = _Encoder(around, spec, _renderer(spec))
     rows = around.world.after_first("encoded", encoder.both)
     around.reporter.beat()
-    spec = fitting.after(around.folder, around.attempt, spec, rows.training)
-    learner, rows = _begin(around, spec, rows)
     objective: Objective = plugins.load(objectives, spec.objective).build(spec)
+    largest_row = largest_row_tokens(objective, rows.training)
+    spec = fitting.after_the_attempt_before(around.folder, around.attempt, spec, largest_row)
+    learner, rows = _begin(around, spec, rows)
     work = work_of(spec, objective, rows.training, rows.validation, around.world.size)
     spec = fitting.before_the_first_step(spec, work, learner.policy, rows.training)
     around.reporter.settled(spec.precision, spec.micro_batch_tokens)

@@ -27,10 +27,10 @@ from sintonia.errors import (
     InvalidValue,
     SintoniaError,
 )
+from sintonia.runs import memory
 from sintonia.runs.layout import AttemptFolder, RunFolder
 from sintonia.runs.records import OUT_OF_MEMORY, ExitRecord, ExitStatus, reserve_exit, write_exit
 from sintonia.runs.spec import read_spec
-from sintonia.training import memory
 from sintonia.training.distributed import ALONE, OtherFailed, ProcessLost, World, joined
 from sintonia.training.loop import Ending, train
 from sintonia.training.machine import fix_choices
