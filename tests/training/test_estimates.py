@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from pathlib import Path
 
 import pytest
+import torch
 from run_kit import pair, row
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -24,6 +26,7 @@ from sintonia.runs.layout import RunFolder
 from sintonia.runs.records import ExitRecord, ExitStatus, RecordKind, Tail, write_exit
 from sintonia.runs.spec import Origin, Quantization
 from sintonia.sealed import hash_file, read_json, write_json
+from sintonia.training.distributed import ALONE
 from sintonia.training.estimate import (
     Cost,
     Work,
@@ -33,6 +36,7 @@ from sintonia.training.estimate import (
     work_of,
 )
 from sintonia.training.fitting import REFUSED, Fitting, in_words
+from sintonia.training.machine import fix_choices
 from sintonia.training.measured import Measured
 from sintonia.training.reporter import Reporter
 from sintonia.weights import model_shapes
@@ -247,3 +251,16 @@ def test_checkpointing_that_is_on_is_not_advised(fitting, planned, tmp_path):
     with pytest.raises(TrainerFailed, match="one row at a time") as refused:
         fitting.after_the_attempt_before(run, run.attempt(2), on, 9000)
     assert "gradient_checkpointing" not in refused.value.message
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux tells")
+def test_a_run_takes_the_cores_that_it_is_allowed(fitting, planned):
+    allowed, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    spec = dataclasses.replace(planned, threads=0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        spec = fix_choices(spec, fitting.measured, fitting.reporter, ALONE)
+    finally:
+        os.sched_setaffinity(0, allowed)
+        torch.set_num_threads(threads)
+    assert spec.threads == 1

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from sintonia.cores import num_cores
 from sintonia.data.checking import Checker, Columns, Counts, EncodingRules, Findings
 from sintonia.data.parts import Part
 from sintonia.data.problems import ProblemLog
@@ -67,14 +68,7 @@ def check_parts(
 
 def usual_processes(size_bytes: int) -> int:
     """Return how many processes a file of this size is worth."""
-    return 1 if size_bytes < MIN_FILE_BYTES else min(_num_cores(), MAX_PROCESSES)
-
-
-def _num_cores() -> int:
-    """Return how many cores this process may use, which only Linux tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return 1 if size_bytes < MIN_FILE_BYTES else min(num_cores(), MAX_PROCESSES)
 
 
 class Crew:
