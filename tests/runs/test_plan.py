@@ -333,3 +333,10 @@ def test_a_continued_run_with_four_bits_tells_its_other_problems_too():
     whole = dataclasses.replace(chosen(quantization="nf4"), parent=PARENT, seed=-1)
     with pytest.raises(InvalidValue, match=r"Seed -1.*set tuning to 'lora'"):
         plan(whole)
+
+
+def test_an_unknown_setting_is_named_whatever_it_begins_with():
+    with pytest.raises(InvalidValue, match="Setting ~rank 1") as refused:
+        extension_of({"~rank": 1, "lora": {"~r": 2}, "early_stopping": {"~p": 3}})
+    for name in ("lora.~r", "early_stopping.~p"):
+        assert f"Setting {name} " in refused.value.message
