@@ -31,6 +31,7 @@ from sintonia.training.reporter import Reporter, RowProgress
 from sintonia.training.room import Room
 from sintonia.training.row_losses import TRAINING, VALIDATION, RowLosses
 from sintonia.training.start import begin, shares_prefixes, tell_kind
+from sintonia.training.turn import Turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +47,9 @@ class Surroundings:
     should_stop: Callable[[], bool]
     """Asked after each step, and while answers are scored before the first."""
 
-    def is_superseded(self) -> bool:
-        """Tell whether a later attempt has held the run's lock: it said something."""
-        later = (AttemptFolder(path) for path in self.folder.path.glob("attempt-*"))
-        return any(a.number > self.attempt.number and a.records.exists() for a in later)
+    def require_turn(self) -> None:
+        """Raise ``AlreadyRunning`` unless this is the last attempt that spoke."""
+        Turn(self.folder, self.attempt).require()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +124,7 @@ def _reference(
         objective,
         around.reporter,
         around.should_stop,
+        around.require_turn,
         around.world,
     )
 
@@ -135,7 +136,7 @@ def _restore(
     learner.row_losses[TRAINING] = RowLosses(rows.training.num_rows)
     if rows.validation is not None:
         learner.row_losses[VALIDATION] = RowLosses(rows.validation.num_rows)
-    checkpoints = Checkpoints(around.folder, spec, around.room, around.is_superseded, around.world)
+    checkpoints = Checkpoints(around.folder, spec, around.room, around.require_turn, around.world)
     metrics = checkpoints.resume(learner, around.reporter)
     run = Run(
         spec=spec,
@@ -146,7 +147,7 @@ def _restore(
         checkpoints=checkpoints,
         reporter=around.reporter,
         should_stop=around.should_stop,
-        is_superseded=around.is_superseded,
+        require_turn=around.require_turn,
         curve=read_curve(around.folder, learner.progress.step),
         world=around.world,
     )

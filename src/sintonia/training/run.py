@@ -40,6 +40,7 @@ from sintonia.training.reference import Interrupted
 from sintonia.training.reporter import Reporter
 from sintonia.training.result import conclude
 from sintonia.training.room import Room, disk_full, is_disk_full
+from sintonia.training.turn import Turn
 
 
 class StopRequest:
@@ -117,7 +118,7 @@ def _train(
     try:
         if world.is_first:
             room.require()
-        measured = Measured(folder)
+        measured = Measured(folder, Turn(folder, attempt).require)
         spec = fix_choices(spec, measured, reporter, world)
         around = Surroundings(
             folder, attempt, reporter, measured, room, world, should_stop=lambda: stop.is_set
