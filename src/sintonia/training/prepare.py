@@ -108,7 +108,7 @@ def _begin(around: Surroundings, spec: TrainSpec, rows: _Rows) -> tuple[Learner,
         reporter.diary.begin(around.world.local_size)
     learner = begin(spec, where)
     reporter.beat()
-    tell_kind(spec, where, reporter)
+    tell_kind(spec, learner.policy, reporter)
     if not shares_prefixes(spec, learner.policy, reporter):
         rows = rows.each(lambda samples, _: samples.apart())
     return learner, rows
