@@ -27,6 +27,7 @@ LAYERS = (
         "failpoints",
         "sealed",
         "parent",
+        "cores",
         "weights",
     },
 )

@@ -80,7 +80,7 @@ def parse_what_can_be(model: type[T], body: Mapping[str, Any], problems: Problem
             findings = problem.errors(include_url=False)
         problems.found.append(error_of(findings))
         for finding in findings:
-            rest = without(rest, parts_of(finding["loc"])) or {}
+            rest = without(rest, parts_of(finding)) or {}
         if any(finding["type"] == "missing" for finding in findings):
             break
     return None
