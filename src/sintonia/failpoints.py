@@ -8,7 +8,8 @@ with ``/FULL`` the disk is full there, with ``/MEMORY`` an allocation fails.
 The points: ``claim`` ``heartbeat`` ``launch`` ``step`` ``record.write`` ``checkpoint.open``
 ``checkpoint.write`` ``checkpoint.fsync`` ``checkpoint.rename`` ``checkpoint.dirsync``
 ``exit.write`` ``import.commit`` ``settle.model`` ``settle.result`` ``settle.commit``
-``file.write`` ``file.rename`` ``file.commit`` ``job.commit``.
+``file.write`` ``file.rename`` ``file.commit`` ``job.commit`` ``upload.create`` ``upload.part``
+``upload.complete`` ``upload.clear``.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ NAMES = (
     "file.rename",
     "file.commit",
     "job.commit",
+    "upload.create",
+    "upload.part",
+    "upload.complete",
+    "upload.clear",
 )
 
 

@@ -9,8 +9,10 @@ from sintonia.store.blobs import Blobs, Limits
 from sintonia.store.database import Database
 from sintonia.store.files import Files
 from sintonia.store.jobs import Jobs
+from sintonia.store.kept_answers import KeptAnswers
 from sintonia.store.models import Models
 from sintonia.store.queue import Queue
+from sintonia.store.uploads import Uploads
 
 FOLDERS = ("models/base", "models/tuned", "runs", "cache", "logs")
 """Folders of a home beside the database and the files."""
@@ -22,6 +24,9 @@ class Store:
     def __init__(self, database: Database, blobs: Blobs) -> None:
         self._database = database
         self.files = Files(database, blobs)
+        self.uploads = Uploads(database, blobs, self.files)
+        """Files that arrive in parts."""
+        self.kept_answers = KeptAnswers(database)
         self.jobs = Jobs(database)
         self.models = Models(database)
         self.queue = Queue(database)
