@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.middleware import Middleware
 
 from sintonia.api import errors
 from sintonia.api.guard import LoopbackGuard
 from sintonia.api.headers import StandardHeaders
-from sintonia.api.routes import chat, completions, files, health, jobs, models
+from sintonia.api.idempotency import KeyLocks
+from sintonia.api.limits import RequestLimits
+from sintonia.api.queries import refuse_unknown
+from sintonia.api.routes import chat, completions, files, health, jobs, models, uploads
 from sintonia.api.services import Services
+from sintonia.api.sweeping import sweeping, sweeps_of
 from sintonia.api.uploads import clear_uploads
 
 _ROUTERS = (
     health.router,
     files.router,
+    uploads.router,
     jobs.router,
     models.router,
     chat.router,
@@ -33,13 +38,16 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(refuse_unknown)],
         lifespan=_lifespan,
         middleware=[
             Middleware(StandardHeaders, organization=services.settings.organization),
+            Middleware(RequestLimits, services=services),
             Middleware(LoopbackGuard),
         ],
     )
     app.state.services = services
+    app.state.key_locks = KeyLocks()
     errors.install(app)
     for router in _ROUTERS:
         app.include_router(router)
@@ -49,5 +57,6 @@ def create_app(services: Services) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    yield
+    async with sweeping(sweeps_of(app.state.services)):
+        yield
     await app.state.services.engine.close()

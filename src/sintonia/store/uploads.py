@@ -67,15 +67,19 @@ class Uploads:
         with self._database.read() as connection:
             return _read(connection, upload_id)
 
+    def require_pending(self, upload_id: str) -> None:
+        """Raise ``UploadNotFound`` or ``InvalidRequest`` unless an upload takes parts."""
+        _require_pending(self.get(upload_id))
+
     def add_part(self, upload_id: str, content: Iterable[bytes] | BinaryIO) -> UploadPart:
         """Store a part; it exists when this returns.
 
         Raises ``UploadNotFound``, ``InvalidRequest`` for an upload that is not pending,
-        ``PayloadTooLarge`` and ``InsufficientStorage``.
+        and ``InsufficientStorage``.
         """
-        _require_pending(self.get(upload_id))
+        self.require_pending(upload_id)
         part_id = ids.new_id(ids.UPLOAD_PART)
-        written = self._blobs.write(part_id, chunks_of(content))
+        written = self._blobs.write(part_id, chunks_of(content), is_limited=False)
         part = UploadPart(part_id, upload_id, written.size_bytes, int(time.time()))
         failpoints.reach("upload.part")
         try:
@@ -122,9 +126,7 @@ class Uploads:
                 f"{md5[:100]!r}. Check their order, or send again what was damaged.",
                 param="md5",
             )
-        return dataclasses.replace(
-            file, expires_at=expiry_of(file, upload.draft.file_life_seconds)
-        )
+        return dataclasses.replace(file, expires_at=expiry_of(file, upload.draft.file_life_seconds))
 
     def complete(self, upload_id: str, part_ids: Sequence[str], file: StoredFile) -> Upload:
         """Let a pending upload become ``file``, whose bytes ``join`` has stored.
@@ -191,7 +193,7 @@ class Uploads:
         try:
             return self._files.stage(draft.filename, draft.purpose, content, is_limited=False)
         except ServerError:  # a part is gone: the upload ended meanwhile, or it is our fault
-            _require_pending(self.get(upload.id))
+            self.require_pending(upload.id)
             raise
 
     def _remove(self, part_ids: Iterable[str]) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
 
-from sintonia.api.bodies import JsonBody, parse_what_can_be
+from sintonia.api.bodies import JsonBody, json_answer, parse_what_can_be
 from sintonia.api.checks import Trainable, check_data_file, problems_of_settings, trainable
 from sintonia.api.headers import ignored_header
+from sintonia.api.idempotency import OnceDep
 from sintonia.api.pagination import After, cursor_page, list_page
+from sintonia.api.queries import MetadataFilter
 from sintonia.api.schemas.jobs import CheckpointObject, EventObject, JobObject, JobRequest
 from sintonia.api.schemas.wire import CursorPage, ListPage
 from sintonia.api.services import Services, ServicesDep
@@ -24,16 +26,18 @@ from sintonia.api.translate.jobs import (
 from sintonia.api.translate.methods import method_of
 from sintonia.domain.jobs import Job, JobDraft
 from sintonia.domain.methods import Method
-from sintonia.errors import InvalidValue, Problems
+from sintonia.errors import Problems
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs")
 
-_METADATA = re.compile(r"^metadata\[(.*)\]$", re.DOTALL)
 
-
-@router.post("")
-def create_job(body: JsonBody, services: ServicesDep, response: Response) -> JobObject:
+@router.post("", response_model=JobObject)
+async def create_job(body: JsonBody, services: ServicesDep, once: OnceDep) -> Response:
     """Store a job. It is checked and answered at once; a worker takes it from there."""
+    return await once.answer(body, lambda: _create(body, services))
+
+
+def _create(body: JsonBody, services: Services) -> Response:
     request, method, model = _checked(body, services)
     draft = JobDraft(
         model=model.shown,
@@ -47,8 +51,8 @@ def create_job(body: JsonBody, services: ServicesDep, response: Response) -> Job
         metadata=request.metadata,
         truncate=bool(request.sintonia and request.sintonia.truncate),
     )
-    response.headers.update(ignored_header(ignored_in(request)))
-    return _shown(services.store.jobs.create(draft), services)
+    job = _shown(services.store.jobs.create(draft), services)
+    return json_answer(job, ignored_header(ignored_in(request)))
 
 
 def _checked(body: JsonBody, services: Services) -> tuple[JobRequest, Method, Trainable]:
@@ -74,13 +78,13 @@ def _checked(body: JsonBody, services: Services) -> tuple[JobRequest, Method, Tr
 
 @router.get("")
 def list_jobs(
-    request: Request,
     services: ServicesDep,
+    metadata: MetadataFilter,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> ListPage[JobObject]:
     """List jobs, the newest first; ``metadata[KEY]=VALUE`` keeps those that have the pair."""
-    page = services.store.jobs.list(after=after, limit=limit, metadata=_metadata_filter(request))
+    page = services.store.jobs.list(after=after, limit=limit, metadata=metadata)
     return list_page(page, lambda job: _shown(job, services))
 
 
@@ -136,18 +140,3 @@ def list_checkpoints(
 
 def _shown(job: Job, services: Services) -> JobObject:
     return job_object(job, services.settings.organization)
-
-
-def _metadata_filter(request: Request) -> dict[str, str] | None:
-    """Return the pairs asked for; an empty mapping means jobs without any metadata."""
-    given = request.query_params
-    if "metadata" in given:
-        if given["metadata"] != "null":
-            raise InvalidValue(
-                "Invalid 'metadata': filter with metadata[KEY]=VALUE, or with metadata=null for "
-                "jobs without metadata.",
-                param="metadata",
-            )
-        return {}
-    pairs = {m[1]: value for key, value in given.items() if (m := _METADATA.match(key))}
-    return pairs or None
