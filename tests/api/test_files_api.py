@@ -17,6 +17,7 @@ from sintonia.api.app import create_app
 from sintonia.api.schemas.files import Purpose
 from sintonia.api.sweeping import sweep, sweeping, sweeps_of
 from sintonia.domain.files import UPLOADABLE, FilePurpose
+from tiny_models import wait_until
 
 BOUNDARY = "xyz"
 
@@ -244,12 +245,11 @@ def test_the_server_sweeps_by_itself(services):
     )
     path = services.settings.home / "files" / file.id
 
-    async def wait():
+    async def sweep_for_a_while():
         async with sweeping(sweeps_of(services), every_seconds=0.05):
-            while path.exists():
-                await asyncio.sleep(0.05)
+            await asyncio.to_thread(wait_until, lambda: not path.exists())
 
-    asyncio.run(asyncio.wait_for(wait(), 20))
+    asyncio.run(sweep_for_a_while())
 
 
 def test_result_files_are_handed_out_in_base64_where_the_settings_want_it(services):
