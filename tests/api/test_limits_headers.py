@@ -9,7 +9,8 @@ from sintonia.api.limits import limit_headers
 from sintonia.errors import TooManyRequests
 from sintonia.generation.base import GenerationRequest, ModelRef, SamplingParams
 
-ROOM = 16 + 256
+ROOM = 2 + 2
+"""Slots and queue of the engine that these tests have."""
 
 
 def test_answers_of_the_engine_tell_its_room(client):
