@@ -16,6 +16,7 @@ CHECKPOINT = "ftckpt_"
 CHAT_COMPLETION = "chatcmpl-"
 COMPLETION = "cmpl-"
 REQUEST = "req_"
+PERMISSION = "cp_"
 TOOL_CALL = "call_"
 
 ID_PATTERN = re.compile(r"^(file-|ftjob-|ftevent-|ftckpt_)[A-Za-z0-9]{24}$")

@@ -50,6 +50,8 @@ class Settings:
     """How often a trainer writes a snapshot to resume from."""
     max_file_bytes: int = 512 * 1024 * 1024
     """The largest file that may be uploaded."""
+    stored_completion_days: int = 30
+    """For how long chat completions made with `store` are kept."""
     min_free_bytes: int = 256 * 1024 * 1024
     """Free disk space that uploads and trainers leave alone."""
     embedded_wheel: str = ""
@@ -107,6 +109,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "lease_seconds": (0.1, math.inf),
     "snapshot_seconds": (0, math.inf),
     "max_file_bytes": (1, math.inf),
+    "stored_completion_days": (1, 36500),
     "min_free_bytes": (0, math.inf),
     "engine_slots": (1, 1024),
     "engine_queue": (0, math.inf),

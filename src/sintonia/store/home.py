@@ -6,10 +6,12 @@ from pathlib import Path
 
 from sintonia.settings import Settings
 from sintonia.store.blobs import Blobs, Limits
+from sintonia.store.completions import StoredCompletions
 from sintonia.store.database import Database
 from sintonia.store.files import Files
 from sintonia.store.jobs import Jobs
 from sintonia.store.models import Models
+from sintonia.store.permissions import Permissions
 from sintonia.store.queue import Queue
 
 FOLDERS = ("models/base", "models/tuned", "runs", "cache", "logs")
@@ -24,6 +26,8 @@ class Store:
         self.files = Files(database, blobs)
         self.jobs = Jobs(database)
         self.models = Models(database)
+        self.completions = StoredCompletions(database)
+        self.permissions = Permissions(database)
         self.queue = Queue(database)
         """The worker's side of the jobs."""
 
