@@ -7,10 +7,10 @@ STAMP := $(VENV)/.ready
 TORCH_INDEX_URL ?=
 TORCH := torch==2.13.0
 
-.PHONY: setup lint format test crash accuracy oracle demo serve bench clean help
+.PHONY: setup lint format test crash fuzz accuracy oracle demo serve bench clean help
 
 help:
-	@echo "make setup | demo | test | crash | accuracy | oracle | lint | format | serve | bench | clean"
+	@echo "make setup | demo | test | crash | fuzz | accuracy | oracle | lint | format | serve | bench | clean"
 
 setup: $(STAMP)
 
@@ -38,8 +38,13 @@ test: setup
 
 # SIGKILL at every named point of writing and at 20 seeded random moments.
 crash: setup
-	$(BIN)/pytest tests/e2e/test_kills.py tests/training/test_resume.py
+	$(BIN)/pytest tests/e2e/test_kills.py tests/e2e/test_batch_kills.py tests/training/test_resume.py
 	$(BIN)/pytest -m slow tests/training/test_kinds.py
+
+# 100,000 requests made from the API's own document, and 10,000 broken files; about an hour.
+fuzz: setup
+	FUZZ_EXAMPLES=2500 $(BIN)/pytest -rP tests/api/test_fuzz_openapi.py
+	$(BIN)/pytest tests/api/test_fuzz_files.py
 
 # The demo's figures in both languages; needs about ten minutes.
 accuracy: setup

@@ -18,6 +18,11 @@ COMPLETION = "cmpl-"
 REQUEST = "req_"
 PERMISSION = "cp_"
 TOOL_CALL = "call_"
+BATCH = "batch_"
+BATCH_REQUEST = "batch_req_"
+DEPLOYMENT = "deployment-"
+LEGACY_JOB = "ft-"
+"""The same job as ``JOB`` for clients of the API before it; the rest of the id is the same."""
 
 ID_PATTERN = re.compile(r"^(file-|ftjob-|ftevent-|ftckpt_)[A-Za-z0-9]{24}$")
 
@@ -25,6 +30,11 @@ ID_PATTERN = re.compile(r"^(file-|ftjob-|ftevent-|ftckpt_)[A-Za-z0-9]{24}$")
 def new_id(prefix: str) -> str:
     """Return ``prefix`` and 24 random letters and digits (142 bits)."""
     return prefix + "".join(secrets.choice(BASE62) for _ in range(24))
+
+
+def new_request_id() -> str:
+    """Return the id of a request, as OpenAI writes it: ``req_`` and 32 hexadecimal digits."""
+    return REQUEST + secrets.token_hex(16)
 
 
 def new_model_suffix() -> str:

@@ -64,6 +64,8 @@ class Settings:
     """How many more may wait; beyond that the answer is 429."""
     engine_cache_bytes: int = 4 * 1024**3
     """The most memory for what models have read of running requests (keys and values)."""
+    batch_slots: int = 8
+    """How many of the engine's slots batches may take at once; one is left for others."""
     failpoint: str = ""
     """For crash tests: ``NAME@N:MARKER``, see ``failpoints.py``."""
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -114,6 +116,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "engine_slots": (1, 1024),
     "engine_queue": (0, math.inf),
     "engine_cache_bytes": (1, math.inf),
+    "batch_slots": (1, 1024),
 }
 """The smallest and largest value of each number; not-a-number fits none."""
 

@@ -187,7 +187,7 @@ def make_parent(
     work.mkdir()
     for copied in ("tokenizer.json", "chat_template.jinja", "sintonia.json"):
         (work / copied).write_bytes((base / copied).read_bytes())
-    config = {"r": 4, "lora_alpha": 8.0, "target_modules": ["up_proj"], **more}
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8.0, "target_modules": ["up_proj"], **more}
     (work / "adapter_config.json").write_text(json.dumps(config))
     layer = "base_model.model.model.layers.0.mlp.{}.lora_{}.weight"
     weights = {layer.format(t, "A"): np.zeros((4, 2), np.float32) for t in targets}
@@ -262,6 +262,8 @@ def test_a_parent_that_was_deleted_is_named(context, store, given):
         ("use_dora", True),
         ("alpha_pattern", {"up_proj": 32}),
         ("rank_pattern", {"up_proj": 8}),
+        ("layer_replication", [[0, 1], [0, 1]]),
+        ("lora_bias", True),
         ("init_lora_weights", "pissa_niter_16"),
         ("init_lora_weights", "olora"),
         ("init_lora_weights", "corda"),

@@ -20,11 +20,11 @@ from sintonia.domain.methods import Hyperparameters
 from sintonia.errors import TrainerFailed
 from sintonia.models.learning import learning
 from sintonia.models.load import load_base
+from sintonia.runs import memory
 from sintonia.runs.layout import RunFolder, step_of
 from sintonia.runs.records import ExitStatus, read_exit
 from sintonia.runs.spec import Origin, TrainSpec
 from sintonia.sealed import write_json
-from sintonia.training import memory
 from sintonia.training.distributed import World
 from sintonia.training.estimate import weight_bytes
 from sintonia.training.fitting import Fitting

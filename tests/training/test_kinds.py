@@ -228,6 +228,7 @@ def test_a_base_in_four_bits_teaches_a_plain_adapter_and_says_so(spec, tmp_path)
     assert losses(tmp_path / "narrow") == pytest.approx(losses(tmp_path / "wide"), rel=0.02)
     assert losses(tmp_path / "narrow") != losses(tmp_path / "wide")
     assert "served over the base as it is stored" in words(tmp_path / "narrow")
+    assert "12 of the base's 14 linear layers" in words(tmp_path / "narrow")
     stored = load_file(final / "adapter_model.safetensors")
     assert (
         stored.keys()

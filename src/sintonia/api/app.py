@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache, partial
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from sintonia.api import errors
+from sintonia.api import errors, openapi
+from sintonia.api.batching.runner import BatchRunner
 from sintonia.api.guard import LoopbackGuard
 from sintonia.api.headers import StandardHeaders
-from sintonia.api.routes import chat, completions, files, health, jobs, models
+from sintonia.api.path_forms import PathForms
+from sintonia.api.routes import (
+    azure,
+    batches,
+    chat,
+    completions,
+    deployments,
+    files,
+    fine_tunes,
+    health,
+    jobs,
+    models,
+)
 from sintonia.api.services import Services
 from sintonia.api.uploads import clear_uploads
 
@@ -22,6 +36,10 @@ _ROUTERS = (
     models.router,
     chat.router,
     completions.router,
+    batches.router,
+    deployments.router,
+    fine_tunes.router,
+    azure.router,
 )
 
 
@@ -31,15 +49,18 @@ def create_app(services: Services) -> FastAPI:
         title="Sintonia",
         docs_url=None,
         redoc_url=None,
-        openapi_url=None,
+        openapi_url=openapi.PATH,
         redirect_slashes=False,
         lifespan=_lifespan,
         middleware=[
             Middleware(StandardHeaders, organization=services.settings.organization),
             Middleware(LoopbackGuard),
+            Middleware(PathForms),
         ],
     )
     app.state.services = services
+    app.openapi = cache(partial(openapi.document, app))  # type: ignore[method-assign]
+    app.state.batches = BatchRunner(services)
     errors.install(app)
     for router in _ROUTERS:
         app.include_router(router)
@@ -49,5 +70,6 @@ def create_app(services: Services) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    yield
+    async with app.state.batches.running():
+        yield
     await app.state.services.engine.close()

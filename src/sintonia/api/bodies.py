@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
+from sintonia.api.path_forms import PATH_MODEL
 from sintonia.api.validation import error_of
 from sintonia.data import strict_json
 from sintonia.domain.choices import parts_of, without
@@ -24,7 +25,10 @@ T = TypeVar("T", bound=BaseModel)
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """Return the body, a JSON object. Raises ``InvalidRequest`` and ``PayloadTooLarge``."""
+    """Return the body, a JSON object, with the model that the path names, if it names one.
+
+    Raises ``InvalidRequest`` and ``PayloadTooLarge``.
+    """
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise InvalidRequest(
@@ -32,10 +36,14 @@ async def read_json(request: Request) -> dict[str, Any]:
             "Send the parameters as one JSON object.",
             code="invalid_content_type",
         )
-    return _object(await _read(request))
+    body = _object(await _read(request))
+    named = request.scope.get(PATH_MODEL)
+    return body if named is None else {**body, "model": named}
 
 
-JsonBody = Annotated[dict[str, Any], Depends(read_json)]
+Body = dict[str, Any]
+"""A JSON body that was read."""
+JsonBody = Annotated[Body, Depends(read_json)]
 """Parameter type of a route with a JSON body."""
 
 
@@ -72,7 +80,7 @@ def parse_what_can_be(model: type[T], body: Mapping[str, Any], problems: Problem
             findings = problem.errors(include_url=False)
         problems.found.append(error_of(findings))
         for finding in findings:
-            rest = without(rest, parts_of(finding["loc"])) or {}
+            rest = without(rest, parts_of(finding)) or {}
         if any(finding["type"] == "missing" for finding in findings):
             break
     return None

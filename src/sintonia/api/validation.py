@@ -52,7 +52,8 @@ def param_of(location: Sequence[str | int]) -> str:
         if isinstance(part, int):
             path += f"[{part}]"
         elif not part.startswith(TAG):
-            path += f".{part}" if path else part
+            shown_part = part[:_SHOWN_CHARACTERS]
+            path += f".{shown_part}" if path else shown_part
     return path
 
 
@@ -65,7 +66,7 @@ def _missing(param: str, _finding: Finding) -> InvalidRequest:
 def _unknown(param: str, _finding: Finding) -> InvalidRequest:
     shown = param[:_SHOWN_CHARACTERS]
     return UnknownParameter(
-        f"Unknown parameter: '{shown}': extra fields not permitted. Leave it out.", param=shown
+        f"Unrecognized request argument supplied: {shown}. Leave it out.", param=shown
     )
 
 

@@ -16,9 +16,16 @@ class FilePurpose(StrEnum):
     USER_DATA = "user_data"
     EVALS = "evals"
     FINE_TUNE_RESULTS = "fine-tune-results"
+    BATCH_OUTPUT = "batch_output"
+    ASSISTANTS_OUTPUT = "assistants_output"
 
 
-UPLOADABLE = tuple(p for p in FilePurpose if p is not FilePurpose.FINE_TUNE_RESULTS)
+_PRODUCED = (
+    FilePurpose.FINE_TUNE_RESULTS,
+    FilePurpose.BATCH_OUTPUT,
+    FilePurpose.ASSISTANTS_OUTPUT,
+)
+UPLOADABLE = tuple(p for p in FilePurpose if p not in _PRODUCED)
 
 
 class FileStatus(StrEnum):

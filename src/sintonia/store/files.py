@@ -24,6 +24,9 @@ from sintonia.store.paging import Cursor, Page, read_page
 from sintonia.store.rows import file_of, file_values
 from sintonia.store.tables import FILES
 
+_ORDER = (FILES.c.created_at, FILES.c.seq)
+"""Files that were brought over are older than their rows."""
+
 
 class Files:
     """The files of one store."""
@@ -54,12 +57,20 @@ class Files:
         return file
 
     def stage(
-        self, filename: str, purpose: FilePurpose, content: Iterable[bytes] | BinaryIO
+        self,
+        filename: str,
+        purpose: FilePurpose,
+        content: Iterable[bytes] | BinaryIO,
+        *,
+        is_limited: bool = True,
     ) -> StoredFile:
-        """Store the bytes only. The file exists once somebody inserts its row; else it is swept."""
+        """Store the bytes only. The file exists once somebody inserts its row; else it is swept.
+
+        Unless ``is_limited``, it may be larger than what may be uploaded.
+        """
         _check_filename(filename)
         file_id = ids.new_id(ids.FILE)
-        written = self._blobs.write(file_id, chunks_of(content))
+        written = self._blobs.write(file_id, chunks_of(content), is_limited=is_limited)
         return StoredFile(
             id=file_id,
             filename=filename,
@@ -94,7 +105,7 @@ class Files:
             query = query.where(FILES.c.purpose == purpose)
         cursor = Cursor(after=after, limit=limit, is_ascending=order == "asc")
         with self._database.read() as connection:
-            page = read_page(connection, query, FILES.c.seq, cursor)
+            page = read_page(connection, query, _ORDER, cursor)
         return Page(items=[file_of(row) for row in page.items], has_more=page.has_more)
 
     def set_status(self, file_id: str, status: FileStatus, details: str | None) -> StoredFile:

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
+from sintonia.domain.batches import Batch, BatchDraft, BatchProblem, BatchStatus, BatchTally
 from sintonia.domain.files import FilePurpose, FileStatus, StoredFile
 from sintonia.domain.jobs import (
     EventLevel,
@@ -86,6 +87,24 @@ def checkpoint_of(row: Row) -> JobCheckpoint:
         model=row.model,
         step=row.step,
         metrics=row.metrics,
+    )
+
+
+def batch_of(row: Row) -> Batch:
+    """Return the batch of a row of ``batches``."""
+    return Batch(
+        id=row.id,
+        draft=BatchDraft(**row.draft),
+        status=BatchStatus(row.status),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        entered_at={BatchStatus(status): at for status, at in row.entered_at.items()},
+        model=row.model,
+        num_requests=row.num_requests,
+        tally=BatchTally(**row.tally),
+        problems=tuple(BatchProblem(**problem) for problem in row.problems),
+        output_file_id=row.output_file_id,
+        error_file_id=row.error_file_id,
     )
 
 

@@ -9,16 +9,18 @@ from urllib.parse import quote
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
+from sintonia.api.openapi import form_body
 from sintonia.api.pagination import After, cursor_page
-from sintonia.api.schemas.files import FileDeleted, FileObject
+from sintonia.api.schemas.files import FileDeleted, FileObject, FileRequest
 from sintonia.api.schemas.wire import CursorPage
 from sintonia.api.services import Services, ServicesDep
-from sintonia.api.translate.files import file_object
+from sintonia.api.shown_files import ShowFile, content_for_azure
 from sintonia.api.uploads import Upload, receive_upload
+from sintonia.data.result_files import decoded, is_encoded
 from sintonia.data.validate import validate
-from sintonia.domain.files import UPLOADABLE, FilePurpose, FileStatus
+from sintonia.domain.files import UPLOADABLE, FilePurpose, FileStatus, StoredFile
 from sintonia.errors import InvalidRequest, InvalidValue, UnsupportedParameter
 
 router = APIRouter(prefix="/v1/files")
@@ -26,17 +28,18 @@ router = APIRouter(prefix="/v1/files")
 _CHUNK_BYTES = 256 * 1024
 
 
-@router.post("")
-async def create_file(request: Request, services: ServicesDep) -> FileObject:
+@router.post("", openapi_extra=form_body(FileRequest))
+async def create_file(request: Request, services: ServicesDep, show: ShowFile) -> FileObject:
     """Store a file. What is wrong with the rows of a data file is in ``status_details``."""
     settings = services.settings
     async with receive_upload(request, settings.home, settings.max_file_bytes) as upload:
-        return await to_thread.run_sync(_store, upload, services)
+        return show(await to_thread.run_sync(_store, upload, services))
 
 
 @router.get("")
 def list_files(
     services: ServicesDep,
+    show: ShowFile,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=10000)] = 10000,
     order: Literal["asc", "desc"] = "desc",
@@ -44,25 +47,32 @@ def list_files(
 ) -> CursorPage[FileObject]:
     """List files, the newest first unless ``order`` is ``asc``."""
     page = services.store.files.list(purpose=purpose, after=after, limit=limit, order=order)
-    return cursor_page(page, file_object, lambda file: file.id)
+    return cursor_page(page, show, lambda file: file.id)
 
 
 @router.get("/{file_id}")
-def retrieve_file(file_id: str, services: ServicesDep) -> FileObject:
+def retrieve_file(file_id: str, services: ServicesDep, show: ShowFile) -> FileObject:
     """Return one file object."""
-    return file_object(services.store.files.get(file_id))
+    return show(services.store.files.get(file_id))
 
 
-@router.get("/{file_id}/content")
-def file_content(file_id: str, services: ServicesDep) -> StreamingResponse:
-    """Return a file's bytes."""
+@router.get("/{file_id}/content", response_class=StreamingResponse)
+def file_content(file_id: str, request: Request, services: ServicesDep, show: ShowFile) -> Response:
+    """Return a file's bytes; results that came as base64 from elsewhere are plain again."""
     file = services.store.files.get(file_id)
-    headers = {
-        "content-disposition": f"attachment; filename*=UTF-8''{quote(file.filename, safe='')}",
-        "content-length": str(file.size_bytes),
-    }
-    chunks = _chunks(services.store.files.open(file_id))
-    return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
+    kind = "application/octet-stream"
+    name = quote(show(file).filename, safe="")
+    headers = {"content-disposition": f"attachment; filename*=UTF-8''{name}"}
+    table = content_for_azure(file, request, services)
+    if table is not None:
+        return Response(table, media_type=kind, headers=headers)
+    content = services.store.files.open(file_id)
+    chunks = _chunks(content)
+    if file.purpose is FilePurpose.FINE_TUNE_RESULTS and is_encoded(content):
+        chunks = decoded(chunks)
+    else:
+        headers["content-length"] = str(file.size_bytes)
+    return StreamingResponse(chunks, media_type=kind, headers=headers)
 
 
 @router.delete("/{file_id}")
@@ -72,7 +82,7 @@ def delete_file(file_id: str, services: ServicesDep) -> FileDeleted:
     return FileDeleted(id=file_id)
 
 
-def _store(upload: Upload, services: Services) -> FileObject:
+def _store(upload: Upload, services: Services) -> StoredFile:
     if upload.filename is None:
         raise InvalidRequest(
             "Missing required parameter: 'file'.", param="file", code="missing_required_parameter"
@@ -80,14 +90,13 @@ def _store(upload: Upload, services: Services) -> FileObject:
     purpose = _purpose(upload.fields)
     problems = _problems(upload.path) if purpose is FilePurpose.FINE_TUNE else None
     with upload.path.open("rb") as content:
-        file = services.store.files.create(
+        return services.store.files.create(
             filename=upload.filename or "file",
             purpose=purpose,
             content=content,
             status=FileStatus.ERROR if problems else FileStatus.PROCESSED,
             status_details=problems,
         )
-    return file_object(file)
 
 
 def _purpose(fields: dict[str, str]) -> FilePurpose:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, Field
 
 from sintonia.api.schemas.wire import Wire
+
+
+class FileRequest(BaseModel):
+    """The form of ``POST /v1/files``, for the document; ``uploads.py`` reads it."""
+
+    purpose: str
+    file: Annotated[str, Field(json_schema_extra={"format": "binary"})]
 
 
 class FileObject(Wire):
@@ -19,7 +28,8 @@ class FileObject(Wire):
     expires_at: int | None = None
     filename: str
     purpose: str
-    status: Literal["uploaded", "processed", "error"]
+    status: Literal["uploaded", "processed", "error", "succeeded", "failed"]
+    """The last two are Azure's words of before 2024."""
     status_details: str | None = None
 
 

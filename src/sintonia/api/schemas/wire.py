@@ -16,7 +16,7 @@ class StrictRequest(BaseModel):
 
 
 class LenientRequest(BaseModel):
-    """Parameters of a request for an answer; unknown keys are reported, not refused."""
+    """Parameters of a request for an answer; what becomes of other keys is decided elsewhere."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
 
@@ -42,6 +42,21 @@ class Wire(BaseModel):
             for key, value in written.items()
             if value is not None or key not in self.left_out_when_none
         }
+
+
+class ErrorObject(Wire):
+    """What is wrong, as OpenAI says it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(Wire):
+    """The body of every answer that is not a success."""
+
+    error: ErrorObject
 
 
 class ListPage(Wire, Generic[T]):
