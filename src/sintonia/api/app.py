@@ -20,11 +20,14 @@ from sintonia.api.routes import (
     chat,
     completions,
     deployments,
+    distillations,
     files,
     fine_tunes,
     health,
     jobs,
     models,
+    permissions,
+    stored_completions,
 )
 from sintonia.api.services import Services
 from sintonia.api.uploads import clear_uploads
@@ -35,7 +38,10 @@ _ROUTERS = (
     jobs.router,
     models.router,
     chat.router,
+    stored_completions.router,
     completions.router,
+    permissions.router,
+    distillations.router,
     batches.router,
     deployments.router,
     fine_tunes.router,

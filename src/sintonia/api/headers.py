@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sintonia import ids
@@ -61,6 +62,11 @@ def standard_headers(scope: Scope) -> dict[str, str]:
         "openai-processing-ms": str(round(elapsed_seconds * 1000)),
         **azure_headers(scope),
     }
+
+
+def request_id_of(caller: object) -> str | None:
+    """Return the id of a request over HTTP; other callers have none."""
+    return caller.scope["sintonia.request_id"] if isinstance(caller, Request) else None
 
 
 def request_url(scope: Scope) -> str:

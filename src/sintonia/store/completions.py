@@ -87,7 +87,7 @@ class StoredCompletions:
             .order_by(number.desc(), COMPLETIONS.c.model)
         )
         with self._database.read() as connection:
-            return {model: count for model, count in connection.execute(query)}
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def set_metadata(self, completion_id: str, metadata: Mapping[str, str]) -> StoredCompletion:
         """Replace the metadata. Raises ``CompletionNotFound``."""
@@ -148,9 +148,7 @@ def _with_pairs(query: sa.Select[Any], metadata: Mapping[str, str] | None) -> sa
     for key, value in (metadata or {}).items():
         pair = COMPLETION_METADATA.alias()
         is_own = pair.c.completion_id == COMPLETIONS.c.id
-        query = query.where(
-            sa.exists().where(is_own, pair.c.key == key, pair.c.value == value)
-        )
+        query = query.where(sa.exists().where(is_own, pair.c.key == key, pair.c.value == value))
     return query
 
 
