@@ -13,8 +13,8 @@
     │   └── RefusedModel                     a model folder that is unsafe or incomplete
     ├── PermissionDenied               403   known, and not the caller's to do
     ├── NotFound                       404
-    │   ├── FileNotFound · JobNotFound · BatchNotFound · ModelNotFound
-    │   ├── DeploymentNotFound
+    │   ├── FileNotFound · UploadNotFound · JobNotFound · BatchNotFound
+    │   ├── ModelNotFound · DeploymentNotFound
     │   ├── CompletionNotFound · PermissionNotFound
     ├── PayloadTooLarge                413
     ├── TooManyRequests                429   the queue is full
@@ -159,6 +159,13 @@ class FileNotFound(NotFound):
 
     def __init__(self, file_id: str, *, param: str | None = "id") -> None:
         super().__init__(f"No such File object: {file_id}", param=param)
+
+
+class UploadNotFound(NotFound):
+    """No upload has this id."""
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(f"No such Upload object: {upload_id}", param="upload_id")
 
 
 class JobNotFound(NotFound):

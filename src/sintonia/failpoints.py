@@ -10,7 +10,8 @@ The points: ``claim`` ``heartbeat`` ``launch`` ``step`` ``record.write`` ``check
 ``exit.write`` ``import.commit`` ``settle.model`` ``settle.result`` ``settle.commit``
 ``file.write`` ``file.rename`` ``file.commit`` ``job.commit`` ``batch.create`` ``batch.admit``
 ``batch.write`` ``batch.sync`` ``batch.finalize`` ``batch.stage`` ``batch.commit`` ``batch.clear``
-``migrate.note`` ``migrate.file`` ``migrate.job``.
+``migrate.note`` ``migrate.file`` ``migrate.job``
+``upload.create`` ``upload.part`` ``upload.complete`` ``upload.clear``.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ NAMES = (
     "migrate.note",
     "migrate.file",
     "migrate.job",
+    "upload.create",
+    "upload.part",
+    "upload.complete",
+    "upload.clear",
 )
 
 

@@ -142,6 +142,15 @@ def test_a_file_that_was_deleted_is_named(context, store):
     assert (error.code, error.param) == ("invalid_training_file", "training_file")
 
 
+def test_a_job_that_has_begun_keeps_its_own_copy_of_a_deleted_file(context, store):
+    job = submit(store)
+    with store.files.open(job.draft.training_file) as file:
+        content = file.read()
+    prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+    store.files.delete(job.draft.training_file)
+    assert (context.run_folder(job.id).data / "train.jsonl").read_bytes() == content
+
+
 def test_bytes_that_changed_since_the_upload_are_noticed(context, store, given):
     job = submit(store)
     (given.home / "files" / job.draft.training_file).write_bytes(chat_rows(13))

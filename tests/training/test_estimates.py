@@ -47,7 +47,7 @@ WORK = Work(
     tokens_a_step=3000.0,
     num_steps=100,
     validation_tokens=0.0,
-    largest_batch_tokens=4000,
+    largest_share_tokens=4000,
     largest_row_tokens=500,
     learned_part=0.2,
 )

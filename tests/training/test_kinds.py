@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -312,3 +313,16 @@ def test_merging_a_file_into_weights_refuses_another_base(tmp_path, tiny_folder)
     assert attention.is_used_by(other)
     with pytest.raises(SintoniaError, match="there is no layer"):
         adapters.add_to_weights(other, tmp_path)
+
+
+def test_a_run_that_began_without_sharing_goes_on_without(spec, tmp_path):
+    train(spec, tmp_path / "shared")
+    (tmp_path / "apart").mkdir()
+    write_json(tmp_path / "apart" / "measured.json", {"shares_prefixes": False})
+    train(spec, tmp_path / "apart")
+    assert read_json(tmp_path / "shared" / "measured.json")["shares_prefixes"] is True
+    shared, apart = (
+        int(re.search(r"steps of about (\d+) tokens", words(tmp_path / name))[1])
+        for name in ("shared", "apart")
+    )
+    assert apart > shared

@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache, partial
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.middleware import Middleware
 
 from sintonia.api import errors, openapi
 from sintonia.api.batching.runner import BatchRunner
 from sintonia.api.guard import LoopbackGuard
 from sintonia.api.headers import StandardHeaders
+from sintonia.api.idempotency import KeyLocks
+from sintonia.api.limits import RequestLimits
 from sintonia.api.path_forms import PathForms
+from sintonia.api.queries import refuse_unknown
 from sintonia.api.routes import (
     azure,
     batches,
@@ -28,13 +31,16 @@ from sintonia.api.routes import (
     models,
     permissions,
     stored_completions,
+    uploads,
 )
 from sintonia.api.services import Services
+from sintonia.api.sweeping import sweeping, sweeps_of
 from sintonia.api.uploads import clear_uploads
 
 _ROUTERS = (
     health.router,
     files.router,
+    uploads.router,
     jobs.router,
     models.router,
     chat.router,
@@ -57,16 +63,19 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
         openapi_url=openapi.PATH,
         redirect_slashes=False,
+        dependencies=[Depends(refuse_unknown)],
         lifespan=_lifespan,
         middleware=[
             Middleware(StandardHeaders, organization=services.settings.organization),
             Middleware(LoopbackGuard),
             Middleware(PathForms),
+            Middleware(RequestLimits, services=services),
         ],
     )
     app.state.services = services
     app.openapi = cache(partial(openapi.document, app))  # type: ignore[method-assign]
     app.state.batches = BatchRunner(services)
+    app.state.key_locks = KeyLocks()
     errors.install(app)
     for router in _ROUTERS:
         app.include_router(router)
@@ -76,6 +85,6 @@ def create_app(services: Services) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with app.state.batches.running():
+    async with sweeping(sweeps_of(app.state.services)), app.state.batches.running():
         yield
     await app.state.services.engine.close()

@@ -1,4 +1,4 @@
-"""JSON request bodies: read with a limit, parsed strictly, checked against a wire type."""
+"""JSON bodies: read with a limit, parsed strictly, checked against a wire type."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 
 from sintonia.api.path_forms import PATH_MODEL
@@ -54,6 +55,11 @@ async def drain(chunks: AsyncIterator[bytes]) -> None:
         size_bytes += len(chunk)
         if size_bytes > _MAX_DRAINED_BYTES:
             return
+
+
+def json_answer(answer: BaseModel, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return a wire type as a whole answer."""
+    return JSONResponse(answer.model_dump(mode="json"), headers=headers)
 
 
 def parse(model: type[T], body: Mapping[str, Any]) -> T:

@@ -48,7 +48,8 @@ def error_response(error: SintoniaError) -> JSONResponse:
 
 def _headers(error: SintoniaError) -> dict[str, str]:
     if isinstance(error, Unavailable | TooManyRequests):
-        return {"retry-after": str(error.retry_after_seconds)}
+        seconds = error.retry_after_seconds
+        return {"retry-after": str(seconds), "retry-after-ms": str(seconds * 1000)}
     if isinstance(error, ServerError):
         # OpenAI's clients repeat every 5xx; this one would fail the same way.
         return {"x-should-retry": "false"}

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Iterable
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,6 +22,9 @@ ASKED_PATH = "sintonia.asked_path"
 
 IGNORED_HEADER = "sintonia-ignored-parameters"
 """Names the parameters of a request that were accepted and do nothing."""
+
+PROJECT_HEADER = "openai-project"
+"""Sent back to a client that names its project."""
 
 _SHOWN_URL_CHARACTERS = 200
 _SHOWN_NAMES = 20
@@ -55,12 +58,14 @@ class StandardHeaders:
 def standard_headers(scope: Scope) -> dict[str, str]:
     """Return the headers that OpenAI's service, or Azure's, sends with every answer."""
     elapsed_seconds = time.perf_counter() - scope["sintonia.began"]
+    project = Headers(scope=scope).get(PROJECT_HEADER, "")
     return {
         "x-request-id": scope["sintonia.request_id"],
         "openai-version": API_VERSION,
         "openai-organization": scope["sintonia.organization"],
         "openai-processing-ms": str(round(elapsed_seconds * 1000)),
         **azure_headers(scope),
+        **({PROJECT_HEADER: project} if _PLAIN_NAME.match(project) else {}),
     }
 
 

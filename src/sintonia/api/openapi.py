@@ -46,7 +46,8 @@ def document(app: FastAPI) -> dict[str, Any]:
         title="Sintonia", version=version("sintonia"), routes=app.routes
     )
     schemas: dict[str, Any] = found.setdefault("components", {}).setdefault("schemas", {})
-    schemas[ErrorEnvelope.__name__] = ErrorEnvelope.model_json_schema(ref_template=_REF)
+    envelope = ErrorEnvelope.model_json_schema(ref_template=_REF, mode="serialization")
+    schemas |= envelope.pop("$defs") | {ErrorEnvelope.__name__: envelope}
     for operation in _operations(found):
         operation["responses"].pop("422", None)  # the framework's own; here it is a 400
         operation["responses"]["default"] = _ERROR

@@ -1,6 +1,7 @@
 """Query parameters: those that a route's own signature declares, and no others.
 
-An unknown one is refused by name: what it was to do would not happen.
+An unknown one is refused by name: what it was to do would not happen. Azure's ``api-version`` is
+gone before (``path_forms.py``).
 """
 
 from __future__ import annotations
@@ -14,9 +15,6 @@ from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
 
 from sintonia.errors import InvalidValue, UnknownParameter
-
-AZURE = "api-version"
-"""Every request of an Azure client has it."""
 
 _BRACKETED = re.compile(r"^(\w+)\[(.*)\]$", re.DOTALL)
 _SHOWN_CHARACTERS = 100
@@ -50,8 +48,6 @@ MetadataFilter = Annotated[Mapping[str, str] | None, Depends(Pairs("metadata"))]
 def refuse_unknown(request: Request) -> None:
     """Raise ``UnknownParameter`` for a query parameter that the route does not read."""
     allowed = set(_names(request.scope["route"].dependant))
-    if request.scope.get("sintonia.azure"):
-        allowed.add(AZURE)
     unknown = [key for key in request.query_params if not _is_allowed(key, allowed)]
     if not unknown:
         return

@@ -87,9 +87,10 @@ def _out_of_range(sign: str, bound: str, side: str) -> Callable[[str, Finding], 
         value, limit = finding["input"], finding["ctx"][bound]
         kind = "decimal" if isinstance(limit, float) or isinstance(value, float) else "integer"
         bounds = f"{sign} {limit:g}" if isinstance(limit, float) else f"{sign} {limit}"
+        got = value[:_SHOWN_CHARACTERS] if isinstance(value, str) else shown(value)  # of a query
         return InvalidRequest(
             f"Invalid '{param}': {kind} {side}imum value. "
-            f"Expected a value {bounds}, but got {shown(value)} instead.",
+            f"Expected a value {bounds}, but got {got} instead.",
             param=param,
             code=f"{kind}_{side.replace(' ', '_')}_value",
         )

@@ -27,6 +27,11 @@ _PRODUCED = (
 )
 UPLOADABLE = tuple(p for p in FilePurpose if p not in _PRODUCED)
 
+DEFAULT_LIFE_SECONDS = {FilePurpose.BATCH: 30 * 24 * 3600}
+"""How long a file lives when nothing else is asked for; others live until they are deleted."""
+MIN_LIFE_SECONDS = 3600
+MAX_LIFE_SECONDS = 30 * 24 * 3600
+
 
 class FileStatus(StrEnum):
     """Whether the content was accepted; set before the first answer and never changed."""

@@ -124,6 +124,11 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def num_held(self) -> int:
+        """How many requests run or wait, as far as this process has sent them."""
+        ...
+
     async def unload(self, adapter_or_base_sha256: str) -> None:
         """Drop weights that are resident; a no-op when they are not."""
         ...

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 import fsspec
@@ -91,6 +92,18 @@ class Blobs:
             for entry in found
             if entry["type"] == "file" and _modified_at(entry) <= before
         }
+
+    @contextmanager
+    def as_path(self, name: str, place: Path) -> Iterator[Path]:
+        """Give a blob a path at ``place`` for a while; a local one is not copied."""
+        if self._is_local:
+            place.symlink_to(self._path(name))
+        else:
+            self._fs.get_file(self._path(name), str(place))
+        try:
+            yield place
+        finally:
+            place.unlink()
 
     def location(self, name: str) -> str:
         """Return where a blob lies, as an fsspec URL."""

@@ -13,10 +13,12 @@ from sintonia.store.deployments import Deployments
 from sintonia.store.files import Files
 from sintonia.store.imported import ImportedJobs
 from sintonia.store.jobs import Jobs
+from sintonia.store.kept_answers import KeptAnswers
 from sintonia.store.manifest import Manifest
 from sintonia.store.models import Models
 from sintonia.store.permissions import Permissions
 from sintonia.store.queue import Queue
+from sintonia.store.uploads import Uploads
 
 FOLDERS = ("models/base", "models/tuned", "runs", "batches", "cache", "logs")
 """Folders of a home beside the database and the files."""
@@ -28,6 +30,9 @@ class Store:
     def __init__(self, database: Database, blobs: Blobs) -> None:
         self._database = database
         self.files = Files(database, blobs)
+        self.uploads = Uploads(database, blobs, self.files)
+        """Files that arrive in parts."""
+        self.kept_answers = KeptAnswers(database)
         self.jobs = Jobs(database)
         self.models = Models(database)
         self.batches = Batches(database)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +22,7 @@ from sintonia.domain.jobs import (
     JobStatus,
 )
 from sintonia.domain.models import BaseRef, Model, ModelKind
+from sintonia.domain.uploads import Upload, UploadDraft, UploadPart, UploadStatus
 
 Row = sa.Row[Any]
 
@@ -39,6 +41,31 @@ def file_of(row: Row) -> StoredFile:
         status=FileStatus(row.status),
         status_details=row.status_details,
         expires_at=row.expires_at,
+    )
+
+
+def upload_of(row: Row) -> Upload:
+    """Return the upload of a row of ``uploads``; past its time it is expired."""
+    is_late = row.status == UploadStatus.PENDING and row.expires_at <= time.time()
+    draft = {**row.draft, "purpose": FilePurpose(row.draft["purpose"])}
+    return Upload(
+        id=row.id,
+        draft=UploadDraft(**draft),
+        status=UploadStatus.EXPIRED if is_late else UploadStatus(row.status),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        part_ids=tuple(row.part_ids),
+        file_id=row.file_id,
+    )
+
+
+def part_of(row: Row) -> UploadPart:
+    """Return the part of a row of ``upload_parts``."""
+    return UploadPart(
+        id=row.id,
+        upload_id=row.upload_id,
+        size_bytes=row.size_bytes,
+        created_at=row.created_at,
     )
 
 

@@ -108,6 +108,42 @@ CHECKPOINTS = sa.Table(
     sqlite_autoincrement=True,
 )
 
+UPLOADS = sa.Table(
+    "uploads",
+    METADATA,
+    _seq(),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("draft", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Column("part_ids", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("file_id", sa.String(64)),
+    sqlite_autoincrement=True,
+)
+
+UPLOAD_PARTS = sa.Table(
+    "upload_parts",
+    METADATA,
+    _seq(),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("upload_id", sa.String(64), sa.ForeignKey("uploads.id"), nullable=False, index=True),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+KEPT_ANSWERS = sa.Table(
+    "kept_answers",
+    METADATA,
+    sa.Column("key", sa.String(255), primary_key=True),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("headers", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
+)
+
 MODELS = sa.Table(
     "models",
     METADATA,

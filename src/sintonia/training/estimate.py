@@ -51,7 +51,7 @@ class Work:
     num_steps: int
     validation_tokens: float
     """Over the whole run."""
-    largest_batch_tokens: int
+    largest_share_tokens: int
     """About: of one process's share of the batches looked at. Micro-batches larger than that stay
     empty in part."""
     largest_row_tokens: int
@@ -128,7 +128,7 @@ def work_of(
         tokens_a_step=sum(parts) / len(parts) * num_processes,
         num_steps=spec.total_steps,
         validation_tokens=measured_tokens,
-        largest_batch_tokens=max(parts),
+        largest_share_tokens=max(parts),
         largest_row_tokens=largest_row_tokens(objective, training),
         learned_part=min(1.0, learned / sum(parts)),
         num_processes=num_processes,

@@ -108,7 +108,7 @@ class Fitting:
         tokens = self.tokens_that_fit(spec, work, cost, limit)
         if tokens < spec.micro_batch_tokens:
             self.measured.change(MICRO_BATCH_TOKENS, tokens)
-        largest = min(tokens, work.largest_batch_tokens)
+        largest = min(tokens, work.largest_share_tokens)
         needed = cost.bytes_for(max(largest, work.largest_row_tokens))
         self._tell_long_validation(work, cost, limit)
         self.reporter.event(
@@ -153,7 +153,7 @@ class Fitting:
         """
         planned = spec.micro_batch_tokens
         room = cost.tokens_in(limit)
-        largest = max(min(planned, work.largest_batch_tokens), work.largest_row_tokens)
+        largest = max(min(planned, work.largest_share_tokens), work.largest_row_tokens)
         if largest <= room:
             return planned
         needed = f"This job needs about {_size(cost.bytes_for(largest))} of memory"

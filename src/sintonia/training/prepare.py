@@ -33,6 +33,9 @@ from sintonia.training.row_losses import TRAINING, VALIDATION, RowLosses
 from sintonia.training.start import begin, shares_prefixes, tell_kind
 from sintonia.training.turn import Turn
 
+SHARES_PREFIXES = "shares_prefixes"
+"""What the first attempt found: sums of shared rows are rounded otherwise."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Surroundings:
@@ -109,7 +112,11 @@ def _begin(around: Surroundings, spec: TrainSpec, rows: _Rows) -> tuple[Learner,
     learner = begin(spec, where)
     reporter.beat()
     tell_kind(spec, learner.policy, reporter)
-    if not shares_prefixes(spec, learner.policy, reporter):
+    can_share = shares_prefixes(spec, learner.policy, reporter)
+    was_sharing = around.world.from_first(
+        lambda: around.measured.fixed(SHARES_PREFIXES, lambda: can_share)
+    )
+    if not (can_share and was_sharing):
         rows = rows.each(lambda samples, _: samples.apart())
     return learner, rows
 

@@ -116,6 +116,11 @@ class PatientEngine:
                 if isinstance(chunks, AsyncGenerator):
                     await chunks.aclose()
 
+    @property
+    def num_held(self) -> int:
+        """How many requests run or wait in the engine."""
+        return self.engine.num_held
+
     async def unload(self, adapter_or_base_sha256: str) -> None:
         """Drop weights that are resident."""
         await self.engine.unload(adapter_or_base_sha256)

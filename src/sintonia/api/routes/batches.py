@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from sintonia.api.batching.runner import RunnerDep
-from sintonia.api.bodies import JsonBody, parse
+from sintonia.api.bodies import Body, JsonBody, json_answer, parse
+from sintonia.api.idempotency import OnceDep
 from sintonia.api.openapi import json_body
 from sintonia.api.pagination import After, cursor_page
 from sintonia.api.schemas.batches import BatchObject, BatchRequest
@@ -23,13 +24,14 @@ from sintonia.errors import FileNotFound, InvalidRequest
 router = APIRouter(prefix="/v1/batches")
 
 
-@router.post("", openapi_extra=json_body(BatchRequest))
-async def create_batch(body: JsonBody, services: ServicesDep, runner: RunnerDep) -> BatchObject:
+@router.post("", response_model=BatchObject, openapi_extra=json_body(BatchRequest))
+async def create_batch(
+    body: JsonBody, services: ServicesDep, runner: RunnerDep, once: OnceDep
+) -> Response:
     """Store a batch. Its input is checked, then answered when there is room."""
-    request = parse(BatchRequest, body)
-    batch = await to_thread.run_sync(_create, request, services)
+    answer = await once.answer(body, lambda: json_answer(batch_object(_create(body, services))))
     runner.wake()
-    return batch_object(batch)
+    return answer
 
 
 @router.get("")
@@ -57,7 +59,8 @@ async def cancel_batch(batch_id: str, services: ServicesDep, runner: RunnerDep) 
     return batch_object(batch)
 
 
-def _create(request: BatchRequest, services: Services) -> Batch:
+def _create(body: Body, services: Services) -> Batch:
+    request = parse(BatchRequest, body)
     _check_input(request.input_file_id, services)
     return services.store.batches.create(draft_of(request))
 

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Response
 
 from sintonia import ids
 from sintonia.api.bodies import JsonBody, parse
+from sintonia.api.openapi import json_body
 from sintonia.api.schemas.deployments import (
     DeploymentDeleted,
     DeploymentObject,
@@ -50,7 +51,11 @@ Collection = Annotated[str, Depends(_collection)]
 """Parameter type of a route of the control plane: the path of all deployments."""
 
 
-@router.put(_ACCOUNT + "/deployments/{name}")
+@router.put(
+    _ACCOUNT + "/deployments/{name}",
+    openapi_extra=json_body(DeploymentResourceRequest),
+    responses={_CREATED: {"model": DeploymentResource}},
+)
 def put_deployment(
     name: str, collection: Collection, body: JsonBody, services: ServicesDep, response: Response
 ) -> DeploymentResource:
@@ -82,7 +87,11 @@ def get_resource(name: str, collection: Collection, services: ServicesDep) -> De
     return deployment_resource(services.store.deployments.get(name), collection)
 
 
-@router.delete(_ACCOUNT + "/deployments/{name}")
+@router.delete(
+    _ACCOUNT + "/deployments/{name}",
+    response_class=Response,
+    responses={_NO_CONTENT: {"description": "There was none"}},
+)
 def delete_resource(name: str, services: ServicesDep) -> Response:
     """Forget a deployment; the control plane answers 204 where there was none."""
     try:
@@ -92,7 +101,7 @@ def delete_resource(name: str, services: ServicesDep) -> Response:
     return Response()
 
 
-@router.post("/v1/deployments")
+@router.post("/v1/deployments", openapi_extra=json_body(DeploymentRequest))
 def create_deployment(body: JsonBody, services: ServicesDep) -> DeploymentObject:
     """Give a model a new name that is drawn."""
     request = parse(DeploymentRequest, body)

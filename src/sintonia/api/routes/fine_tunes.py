@@ -16,6 +16,7 @@ from sintonia.api.bodies import JsonBody, parse
 from sintonia.api.following import follow_events
 from sintonia.api.headers import ignored_header
 from sintonia.api.new_jobs import new_job
+from sintonia.api.openapi import json_body
 from sintonia.api.schemas.files import FileObject
 from sintonia.api.schemas.fine_tunes import (
     FineTuneEventList,
@@ -42,7 +43,7 @@ _ALL = 100_000
 """More than a server has: the first API had no pages."""
 
 
-@router.post("")
+@router.post("", openapi_extra=json_body(FineTuneRequest))
 def create_fine_tune(
     body: JsonBody, services: ServicesDep, show: ShowFile, response: Response
 ) -> FineTuneObject:

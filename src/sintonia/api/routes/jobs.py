@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
 
-from sintonia.api.bodies import JsonBody
+from sintonia.api.bodies import JsonBody, json_answer
 from sintonia.api.headers import ignored_header
+from sintonia.api.idempotency import OnceDep
 from sintonia.api.new_jobs import new_job
 from sintonia.api.openapi import json_body
 from sintonia.api.pagination import After, cursor_page, list_page
+from sintonia.api.queries import MetadataFilter
 from sintonia.api.schemas.jobs import (
     AnyCheckpointObject,
     AnyEventObject,
@@ -26,33 +28,32 @@ from sintonia.api.translate.imported import cannot_change, imported_job_object, 
 from sintonia.api.translate.jobs import checkpoint_object, event_object, job_object
 from sintonia.domain.imported import ImportedJob, Json
 from sintonia.domain.jobs import Job, JobCheckpoint, JobEvent
-from sintonia.errors import InvalidValue, JobNotFound
+from sintonia.errors import JobNotFound
 from sintonia.store import Page
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs")
 
-_METADATA = re.compile(r"^metadata\[(.*)\]$", re.DOTALL)
 
-
-@router.post("", openapi_extra=json_body(JobRequest))
-def create_job(body: JsonBody, services: ServicesDep, response: Response) -> JobObject:
+@router.post("", response_model=JobObject, openapi_extra=json_body(JobRequest))
+async def create_job(body: JsonBody, services: ServicesDep, once: OnceDep) -> Response:
     """Store a job. It is checked and answered at once; a worker takes it from there."""
+    return await once.answer(body, lambda: _create(body, services))
+
+
+def _create(body: JsonBody, services: Services) -> Response:
     job, ignored = new_job(body, services)
-    response.headers.update(ignored_header(ignored))
-    return _shown(job, services)
+    return json_answer(_shown(job, services), ignored_header(ignored))
 
 
 @router.get("")
 def list_jobs(
-    request: Request,
     services: ServicesDep,
+    metadata: MetadataFilter,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> ListPage[AnyJobObject]:
     """List jobs, the newest first; ``metadata[KEY]=VALUE`` keeps those that have the pair."""
-    page = services.store.imported.list_with_own(
-        after=after, limit=limit, metadata=_metadata_filter(request)
-    )
+    page = services.store.imported.list_with_own(after=after, limit=limit, metadata=metadata)
     return list_page(page, lambda job: _any_shown(job, services))
 
 
@@ -147,18 +148,3 @@ def _any_shown(job: Job | ImportedJob, services: Services) -> AnyJobObject:
 
 def _shown(job: Job, services: Services) -> JobObject:
     return job_object(job, services.settings.organization)
-
-
-def _metadata_filter(request: Request) -> dict[str, str] | None:
-    """Return the pairs asked for; an empty mapping means jobs without any metadata."""
-    given = request.query_params
-    if "metadata" in given:
-        if given["metadata"] != "null":
-            raise InvalidValue(
-                "Invalid 'metadata': filter with metadata[KEY]=VALUE, or with metadata=null for "
-                "jobs without metadata.",
-                param="metadata",
-            )
-        return {}
-    pairs = {m[1]: value for key, value in given.items() if (m := _METADATA.match(key))}
-    return pairs or None

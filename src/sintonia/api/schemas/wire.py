@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -42,6 +50,18 @@ class Wire(BaseModel):
             for key, value in written.items()
             if value is not None or key not in self.left_out_when_none
         }
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Describe the fields, of which the serializer only leaves some out."""
+        plain = {key: part for key, part in core_schema.items() if key != "serialization"}
+        schema = handler(cast("CoreSchema", plain))
+        fields = handler.resolve_ref_schema(schema)
+        required = [key for key in fields.get("required", ()) if key not in cls.left_out_when_none]
+        fields["required"] = required
+        return schema
 
 
 class ErrorObject(Wire):

@@ -63,6 +63,11 @@ class EchoEngine:
             self._running -= 1
             self._free.release()
 
+    @property
+    def num_held(self) -> int:
+        """How many requests run or wait."""
+        return self._running + self._waiting
+
     async def unload(self, adapter_or_base_sha256: str) -> None:
         """Do nothing: there are no weights."""
 

@@ -68,6 +68,11 @@ class NativeEngine:
             ticket.cancelled = True
             self._wake.set()
 
+    @property
+    def num_held(self) -> int:
+        """How many requests run or wait."""
+        return sum(self._scheduler.counts())
+
     async def unload(self, adapter_or_base_sha256: str) -> None:
         """Drop weights between two steps; requests that run on them end in peace."""
         done: Future[None] = Future()
