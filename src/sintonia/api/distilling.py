@@ -6,7 +6,6 @@ leaves nothing. Of a row that was written, a hash stays while duplicates are loo
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import tempfile
@@ -24,6 +23,7 @@ from sintonia.data.distill import Flaw, Row, flaw_of, prompt_of, training_row
 from sintonia.domain.files import FilePurpose, StoredFile
 from sintonia.domain.stored_completions import CompletionFilter, StoredCompletion
 from sintonia.errors import InsufficientStorage, InvalidRequest, InvalidValue
+from sintonia.sealed import FULL_DISK
 
 _HASH_BYTES = 16
 _SHOWN_MODELS = 10
@@ -126,7 +126,7 @@ def _temporary_files(services: Services) -> Iterator[Distilled]:
         ):
             yield Distilled(training, validation)
     except OSError as problem:
-        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if problem.errno not in FULL_DISK:
             raise
         raise InsufficientStorage(
             "The disk is full; no file was stored. Delete files or run `sintonia gc`."

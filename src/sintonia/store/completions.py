@@ -106,9 +106,9 @@ class StoredCompletions:
             if not _remove(connection, sa.and_(COMPLETIONS.c.id == completion_id, _is_living())):
                 raise CompletionNotFound(completion_id)
 
-    def sweep(self, now: int | None = None) -> int:
-        """Remove what has expired by ``now`` (Unix seconds); return how many."""
-        is_over = ~_is_living(now)
+    def remove_expired(self) -> int:
+        """Remove the completions whose time has passed; return how many."""
+        is_over = ~_is_living()
         num_removed = 0
         while True:
             some = sa.select(COMPLETIONS.c.id).where(is_over).limit(_REMOVED_AT_ONCE)
@@ -152,8 +152,8 @@ def _with_pairs(query: sa.Select[Any], metadata: Mapping[str, str] | None) -> sa
     return query
 
 
-def _is_living(now: int | None = None) -> sa.ColumnElement[bool]:
-    return COMPLETIONS.c.expires_at > (int(time.time()) if now is None else now)
+def _is_living() -> sa.ColumnElement[bool]:
+    return COMPLETIONS.c.expires_at > int(time.time())
 
 
 def _remove(connection: sa.Connection, meant: sa.ColumnElement[bool]) -> int:

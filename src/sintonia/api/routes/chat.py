@@ -12,7 +12,7 @@ from sintonia import ids
 from sintonia.api.answering import Stream, usage_for, wait_for_answers, wants_usage
 from sintonia.api.bodies import Body, JsonBody, parse
 from sintonia.api.headers import ignored_header, request_id_of
-from sintonia.api.keeping import Headers, Keeper, then_keep
+from sintonia.api.keeping import Headers, then_keep
 from sintonia.api.openapi import json_body
 from sintonia.api.schemas.chat import ChatCompletion, ChatCompletionRequest
 from sintonia.api.services import Services, ServicesDep
@@ -20,7 +20,7 @@ from sintonia.api.sse import Caller
 from sintonia.api.translate.answers import new_call
 from sintonia.api.translate.chat import ChatChunks, ChatShape, chat_completion, chat_request
 from sintonia.api.translate.parameters import CHAT_REFUSED, check_extra
-from sintonia.api.translate.stored_completions import stored_completion
+from sintonia.api.translate.stored_completions import idle_parameters, stored_completion
 from sintonia.serving.answers import Answer
 from sintonia.serving.chat import chat_pieces, plan_chat
 
@@ -35,15 +35,15 @@ router = APIRouter(prefix="/v1/chat/completions")
 async def create_chat_completion(
     request: Request, body: JsonBody, services: ServicesDep
 ) -> Response:
-    """Answer a conversation, whole or as a stream."""
+    """Answer a conversation, whole or as a stream; with ``store`` it is kept."""
     return await answer_chat(body, services, request)
 
 
 async def answer_chat(body: Body, services: Services, caller: Caller) -> Response:
     """Answer a body that was read, whoever the caller is. Raises ``SintoniaError``."""
     params = parse(ChatCompletionRequest, body)
-    headers = ignored_header(check_extra(params, CHAT_REFUSED))
-    chat = chat_request(params, body)
+    ignored = (*check_extra(params, CHAT_REFUSED), *idle_parameters(params))
+    headers, chat = ignored_header(ignored), chat_request(params, body)
     served = await to_thread.run_sync(services.router.route, params.model)
     call, shape = new_call(ids.CHAT_COMPLETION, served), ChatShape.of(params)
     plan = await to_thread.run_sync(plan_chat, call.id, served, chat)
@@ -69,12 +69,10 @@ def _keeping(
     params: ChatCompletionRequest, body: Body, services: Services, caller: Caller
 ) -> Callable[[ChatCompletion], Awaitable[Headers]]:
     """Return what keeps the answer to a request."""
-    days, keeper = services.settings.stored_completion_days, Keeper(services.store)
+    days, request_id = services.settings.stored_completion_days, request_id_of(caller)
 
     async def keep(whole: ChatCompletion) -> Headers:
-        request_id = request_id_of(caller)
-        return await keeper.keep(
-            stored_completion(params, body, whole, days=days, request_id=request_id)
-        )
+        kept = stored_completion(params, body, whole, days=days, request_id=request_id)
+        return await services.keeper.keep(services.store, kept)
 
     return keep

@@ -6,11 +6,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
+from fastapi.responses import Response
 
-from sintonia.api.bodies import JsonBody, parse
+from sintonia.api.bodies import JsonBody, json_answer, parse
 from sintonia.api.distilling import DistilledFiles, distill, forget
 from sintonia.api.headers import ignored_header
+from sintonia.api.idempotency import OnceDep
 from sintonia.api.new_jobs import new_job
 from sintonia.api.openapi import json_body
 from sintonia.api.schemas.distillations import (
@@ -22,31 +24,32 @@ from sintonia.api.services import Services, ServicesDep
 from sintonia.api.translate.files import file_object
 from sintonia.api.translate.jobs import job_object
 from sintonia.domain.jobs import Job
-from sintonia.errors import InvalidRequest, InvalidValue, SintoniaError
+from sintonia.errors import InvalidValue, SintoniaError
 
 router = APIRouter(prefix="/v1/sintonia/distillations")
 
 _OWN = ("training_file", "validation_file")
 
 
-@router.post("", openapi_extra=json_body(DistillationRequest))
-def create_distillation(
-    body: JsonBody, services: ServicesDep, response: Response
-) -> DistillationObject:
+@router.post("", response_model=DistillationObject, openapi_extra=json_body(DistillationRequest))
+async def create_distillation(body: JsonBody, services: ServicesDep, once: OnceDep) -> Response:
     """Write stored completions into a training file; with ``job``, begin to learn from it."""
+    return await once.answer(body, lambda: _create(body, services))
+
+
+def _create(body: JsonBody, services: Services) -> Response:
     request = parse(DistillationRequest, body)
     for name in _OWN:
-        if name in (request.job or {}):
+        if (request.job or {}).get(name) is not None:
             raise InvalidValue(
                 f"Invalid 'job.{name}': the file is the one made here. Leave it out.",
                 param=f"job.{name}",
             )
     files = distill(request, services)
-    job = None
-    if request.job is not None:
-        job, ignored = _job(request.job, files, services)
-        response.headers.update(ignored_header(ignored))
-    return _shown(files, job, services)
+    if request.job is None:
+        return json_answer(_shown(files, None, services))
+    job, ignored = _job(request.job, files, services)
+    return json_answer(_shown(files, job, services), ignored_header(ignored))
 
 
 def _job(
@@ -57,12 +60,9 @@ def _job(
     body = {**asked, "training_file": files.training.id, "validation_file": validation}
     try:
         return new_job(body, services)
-    except InvalidRequest as problem:
+    except SintoniaError as problem:
         forget(files, services)
-        param = f"job.{problem.param}" if problem.param else "job"
-        raise type(problem)(problem.message, param=param, code=problem.code) from None
-    except SintoniaError:
-        forget(files, services)
+        problem.param = f"job.{problem.param}" if problem.param else "job"
         raise
 
 
