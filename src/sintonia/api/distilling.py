@@ -20,6 +20,7 @@ from sintonia.api.schemas.distillations import DistillationRequest
 from sintonia.api.services import Services
 from sintonia.api.uploads import FOLDER
 from sintonia.data.distill import Flaw, Row, flaw_of, prompt_of, training_row
+from sintonia.domain.datasets import MIN_EXAMPLES
 from sintonia.domain.files import FilePurpose, StoredFile
 from sintonia.domain.stored_completions import CompletionFilter, StoredCompletion
 from sintonia.errors import InsufficientStorage, InvalidRequest, InvalidValue
@@ -165,6 +166,12 @@ def _check(rows: Distilled, request: DistillationRequest, services: Services) ->
             f"training and {rows.num_validation} for validation. Give another fraction or seed, "
             "or leave it out.",
             param="validation_fraction",
+        )
+    if request.job is not None and rows.num_training < MIN_EXAMPLES:
+        raise InvalidRequest(
+            f"{rows.num_training} rows would be for training; a job needs at least "
+            f"{MIN_EXAMPLES}. Store more completions, or leave filters out.",
+            param="job",
         )
 
 
