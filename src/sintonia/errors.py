@@ -15,6 +15,7 @@
     ├── NotFound                       404
     │   ├── FileNotFound · UploadNotFound · JobNotFound · BatchNotFound
     │   ├── ModelNotFound · DeploymentNotFound
+    │   ├── CompletionNotFound · PermissionNotFound
     ├── PayloadTooLarge                413
     ├── TooManyRequests                429   the queue is full
     ├── Unavailable                    503   try again: carries ``retry_after_seconds``
@@ -189,6 +190,27 @@ class ModelNotFound(NotFound):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"The model `{name}` does not exist or you do not have access to it.", param="model"
+        )
+
+
+class CompletionNotFound(NotFound):
+    """No stored chat completion has this id."""
+
+    def __init__(self, completion_id: str) -> None:
+        super().__init__(
+            f"No stored chat completion: {completion_id}. Only those that were made with "
+            "store=true are kept, and for a limited time.",
+            param="completion_id",
+        )
+
+
+class PermissionNotFound(NotFound):
+    """No permission of the model has this id."""
+
+    def __init__(self, permission_id: str, model: str) -> None:
+        super().__init__(
+            f"No permission {permission_id} of model {model}. List its permissions for their ids.",
+            param="permission_id",
         )
 
 

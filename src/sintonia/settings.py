@@ -52,6 +52,8 @@ class Settings:
     """The largest file that may be uploaded at once."""
     max_upload_bytes: int = 8 * 1024**3
     """The largest file that may be uploaded in parts."""
+    stored_completion_days: int = 30
+    """For how long chat completions made with `store` are kept."""
     min_free_bytes: int = 256 * 1024 * 1024
     """Free disk space that uploads and trainers leave alone."""
     result_files: str = "plain"
@@ -118,6 +120,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "lease_seconds": (0.1, math.inf),
     "snapshot_seconds": (0, math.inf),
     "max_file_bytes": (1, math.inf),
+    "stored_completion_days": (1, 36500),
     "max_upload_bytes": (1, math.inf),
     "min_free_bytes": (0, math.inf),
     "engine_slots": (1, 1024),

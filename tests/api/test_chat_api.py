@@ -270,7 +270,7 @@ def test_values_that_ask_for_nothing_are_accepted(client):
         "tool_choice": "auto",
         "user": "me",
         "metadata": {"a": "b"},
-        "store": True,
+        "store": False,
         "service_tier": "auto",
         "reasoning_effort": "low",
         "stop": None,
@@ -284,7 +284,6 @@ def test_values_that_ask_for_nothing_are_accepted(client):
     assert set(ignored.split(", ")) == {
         "user",
         "metadata",
-        "store",
         "service_tier",
         "reasoning_effort",
     }

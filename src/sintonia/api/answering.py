@@ -6,7 +6,7 @@ is full, the weights do not load) gets an error's status and not a broken stream
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,8 +44,12 @@ async def wait_for_answers(
     Stops making them when the caller goes away.
     """
     answers = await until_gone(caller, whole_answers(pieces))
-    usage = usage_of(plan.num_prompt_tokens, sum(answer.num_tokens for answer in answers))
-    return plan.given(answers), usage
+    return plan.given(answers), usage_for(plan, answers)
+
+
+def usage_for(plan: Plan, answers: Sequence[Answer]) -> Usage:
+    """Return what all ``answers`` to a plan took."""
+    return usage_of(plan.num_prompt_tokens, sum(answer.num_tokens for answer in answers))
 
 
 @dataclass(frozen=True)

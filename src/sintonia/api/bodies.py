@@ -67,8 +67,16 @@ def parse(model: type[T], body: Mapping[str, Any]) -> T:
 
     Raises ``InvalidRequest``, one of its kinds, that names all that is wrong.
     """
+    return parse_whole(model, {key: v for key, v in body.items() if v is not None})
+
+
+def parse_whole(model: type[T], body: Mapping[str, Any]) -> T:
+    """Return ``body`` as a wire type in which ``null`` is a value of its own.
+
+    Raises as ``parse`` does.
+    """
     try:
-        return model.model_validate({key: v for key, v in body.items() if v is not None})
+        return model.model_validate(body)
     except ValidationError as problem:
         raise error_of(problem.errors(include_url=False)) from None
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sintonia import ids
@@ -66,6 +67,11 @@ def standard_headers(scope: Scope) -> dict[str, str]:
         **azure_headers(scope),
         **({PROJECT_HEADER: project} if _PLAIN_NAME.match(project) else {}),
     }
+
+
+def request_id_of(caller: object) -> str | None:
+    """Return the id of a request over HTTP; other callers have none."""
+    return caller.scope["sintonia.request_id"] if isinstance(caller, Request) else None
 
 
 def request_url(scope: Scope) -> str:

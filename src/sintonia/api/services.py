@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from sintonia import catalog as catalog_module
+from sintonia.api.keeping import Keeper
 from sintonia.bases.library import Library
 from sintonia.catalog import Catalog
 from sintonia.generation.base import Engine
@@ -28,6 +29,7 @@ class Services:
     library: Library
     catalog: Catalog
     engine: Engine
+    keeper: Keeper = field(default_factory=Keeper)
 
     @cached_property
     def router(self) -> Router:

@@ -30,6 +30,7 @@ def sweeps_of(services: Services) -> Mapping[str, Sweep]:
         "files": store.files.remove_expired,
         "uploads": store.uploads.remove_expired,
         "kept answers": store.kept_answers.remove_expired,
+        "stored completions": store.completions.remove_expired,
     }
 
 

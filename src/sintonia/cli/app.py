@@ -9,6 +9,7 @@ import typer
 from sintonia.cli import data, files, gc, jobs, migrate, models
 from sintonia.cli.chat import chat
 from sintonia.cli.demo import demo
+from sintonia.cli.distill import distill
 from sintonia.cli.finetune import finetune
 from sintonia.cli.output import console
 from sintonia.cli.serve import serve, stop
@@ -33,6 +34,7 @@ def show_version() -> None:
 app.command()(demo)
 app.command()(finetune)
 app.command()(chat)
+app.command()(distill)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(files.app, name="files")

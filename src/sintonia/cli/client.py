@@ -25,6 +25,8 @@ TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 """Seconds."""
 CHAT_TIMEOUT = httpx.Timeout(300.0, connect=5.0)
 """The first token may have to wait for the model to be loaded."""
+DISTILL_TIMEOUT = httpx.Timeout(None, connect=5.0)
+"""Every stored completion may have to be read."""
 CHECK_TIMEOUT = httpx.Timeout(15.0, connect=5.0)
 """An address that is no server at all is told soon."""
 NOT_OURS = "Is this the address of a Sintonia server?"
@@ -123,6 +125,10 @@ class Client:
     def resume_job(self, job_id: str) -> Json:
         """Let a paused job go on and return it."""
         return self._json("POST", f"fine_tuning/jobs/{_part(job_id)}/resume")
+
+    def distill(self, request: Mapping[str, Any]) -> Json:
+        """Turn stored completions into files, and begin a job when asked to."""
+        return self._json("POST", "sintonia/distillations", json=request, timeout=DISTILL_TIMEOUT)
 
     def models(self) -> list[Json]:
         """Return all models that can be asked."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from sintonia.settings import Settings
 from sintonia.store.batches import Batches
 from sintonia.store.blobs import Blobs, Limits
+from sintonia.store.completions import StoredCompletions
 from sintonia.store.database import Database
 from sintonia.store.deployments import Deployments
 from sintonia.store.files import Files
@@ -15,6 +16,7 @@ from sintonia.store.jobs import Jobs
 from sintonia.store.kept_answers import KeptAnswers
 from sintonia.store.manifest import Manifest
 from sintonia.store.models import Models
+from sintonia.store.permissions import Permissions
 from sintonia.store.queue import Queue
 from sintonia.store.uploads import Uploads
 
@@ -39,6 +41,8 @@ class Store:
         """Jobs that were brought over from other servers."""
         self.manifest = Manifest(database, blobs)
         """What a migration has seen and done."""
+        self.completions = StoredCompletions(database)
+        self.permissions = Permissions(database)
         self.queue = Queue(database)
         """The worker's side of the jobs."""
 

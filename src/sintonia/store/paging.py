@@ -48,13 +48,18 @@ def read_page(
         known = query.with_only_columns(*keys).where(query.selected_columns.id == cursor.after)
         start = connection.execute(known.order_by(None)).one_or_none()
         if start is None:
-            raise InvalidValue(
-                f"after={cursor.after!r}: no item of this list has this id. "
-                "Pass the id of the last item of the page before.",
-                param="after",
-            )
+            raise unknown_cursor(cursor.after)
         here, there = sa.tuple_(*keys), sa.tuple_(*(sa.literal(value) for value in start))
         query = query.where(here > there if cursor.is_ascending else here < there)
     order = [part.asc() if cursor.is_ascending else part.desc() for part in keys]
     rows = connection.execute(query.order_by(*order).limit(cursor.limit + 1)).all()
     return Page(items=list(rows[: cursor.limit]), has_more=len(rows) > cursor.limit)
+
+
+def unknown_cursor(after: str) -> InvalidValue:
+    """Return the error for an ``after`` that is no item of the list."""
+    return InvalidValue(
+        f"after={after!r}: no item of this list has this id. "
+        "Pass the id of the last item of the page before.",
+        param="after",
+    )

@@ -257,3 +257,41 @@ TAKEN_NAMES = sa.Table(
     sa.UniqueConstraint("name", "job_id"),
     sqlite_autoincrement=True,
 )
+
+COMPLETIONS = sa.Table(
+    "stored_completions",
+    METADATA,
+    _seq(),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("model", sa.String(512), nullable=False, index=True),
+    sa.Column("request", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("answer", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("metadata", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("request_id", sa.String(64)),
+    sqlite_autoincrement=True,
+)
+
+COMPLETION_METADATA = sa.Table(
+    "stored_completion_metadata",
+    METADATA,
+    sa.Column(
+        "completion_id", sa.String(64), sa.ForeignKey("stored_completions.id"), primary_key=True
+    ),
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Index("ix_stored_completion_metadata_key_value", "key", "value"),
+)
+
+PERMISSIONS = sa.Table(
+    "checkpoint_permissions",
+    METADATA,
+    _seq(),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("model", sa.String(512), nullable=False),
+    sa.Column("project_id", sa.String(128), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("model", "project_id"),
+    sqlite_autoincrement=True,
+)

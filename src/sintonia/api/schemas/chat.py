@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from sintonia.api.schemas.generation import AnswerRequest, Usage
+from sintonia.api.schemas.jobs import Metadata
 from sintonia.api.schemas.wire import StrictRequest, Wire
 
 
@@ -106,6 +107,8 @@ class ChatCompletionRequest(AnswerRequest):
     parallel_tool_calls: bool | None = None
     functions: list[FunctionParam] | None = Field(default=None, max_length=128)
     function_call: Any = None
+    store: bool | None = None
+    metadata: Metadata | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
 

@@ -21,7 +21,6 @@ _Tier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
 _Object = dict[str, Any]
 
 ACCEPTED: Mapping[str, Any] = {
-    "metadata": Any,
     "moderation": _Object,
     "prediction": _Object,
     "prompt_cache_key": str,
@@ -30,7 +29,6 @@ ACCEPTED: Mapping[str, Any] = {
     "reasoning_effort": _Effort,
     "safety_identifier": Annotated[str, Field(max_length=64)],
     "service_tier": _Tier,
-    "store": Any,
     "user": str,
     "verbosity": Literal["low", "medium", "high"],
 }
