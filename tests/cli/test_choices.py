@@ -8,7 +8,7 @@ import re
 import pytest
 
 from sintonia.cli import choices
-from sintonia.domain.choices import extension_of
+from sintonia.domain.choices import read_extension
 from sintonia.domain.methods import MethodType
 from sintonia.errors import InvalidValue
 
@@ -25,7 +25,7 @@ def test_names_and_files_make_one_object_and_options_win(tmp_path):
         "early_stopping": False,
         "truncate": True,
     }
-    assert extension_of(made).lora.rank == 32
+    assert read_extension(made)[0].lora.rank == 32
 
 
 def test_lists_and_words_are_read_as_json_or_taken_as_words():

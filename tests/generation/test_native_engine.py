@@ -268,6 +268,16 @@ def test_a_damaged_weight_file_is_refused(tmp_path):
     assert "cannot be loaded" in refusal(folder)
 
 
+def test_a_folder_that_misses_a_weight_is_refused_and_never_filled_with_noise(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = save_base(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "weights are incomplete (missing keys: model.layers.1.mlp.up_proj" in refusal(folder)
+
+
 @pytest.mark.parametrize("family", ["bloom", "falcon", "gptj", "mpt"])
 def test_a_family_that_ignores_the_attention_seam_is_refused(family, tmp_path):
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -15,7 +15,7 @@ from worker_kit import chat_rows, open_context, submit, texts, upload
 
 from sintonia.data.renderer import Renderer
 from sintonia.data.samples import EncodingRules, load_samples
-from sintonia.domain.choices import extension_of
+from sintonia.domain.choices import read_extension
 from sintonia.domain.jobs import EventLevel, JobStatus
 from sintonia.domain.methods import Method
 from sintonia.domain.models import BaseRef, Model, ModelKind
@@ -225,7 +225,9 @@ def test_continued_tuning_starts_from_a_copy_of_its_parent(context, store, given
 
 
 def method_with(**choices) -> Method:
-    return Method(choices=extension_of(choices).choices)
+    extension, problems = read_extension(choices)
+    assert not problems
+    return Method(choices=extension.choices)
 
 
 def test_what_was_chosen_is_in_the_plan_and_every_value_is_shown(context, store, given):

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from sintonia.data.forest import EncodedSequence, Forest, build_forest, pack
+from sintonia.data.forest import EncodedSequence, Forest, build_forest, pack_rows
 from sintonia.models import adapters, decoder, products
 from sintonia.models.load import load_base
 from sintonia.models.policy import Policy
+from sintonia.objectives.base import Objective, sum_by_sequence
+from sintonia.objectives.dpo import DirectPreference
 from sintonia.objectives.sft import Supervised
 from sintonia.runs.plan import linear_layers
 from sintonia.runs.spec import LoraSettings, OptimizerSettings
@@ -35,19 +37,47 @@ def batch(step: int) -> list[EncodedSequence]:
     ]
 
 
+def pairs(step: int) -> list[EncodedSequence]:
+    """Four rows of two answers each, to prompts that begin alike."""
+    return [
+        dataclasses.replace(sequence, row=number // 2, place=number % 2)
+        for number, sequence in enumerate(batch(step))
+    ]
+
+
+def by_row(sequences: Sequence[EncodedSequence]) -> list[list[EncodedSequence]]:
+    """One row's sequences in each: an answer, or a pair."""
+    rows = sorted({sequence.row for sequence in sequences})
+    return [[s for s in sequences if s.row == row] for row in rows]
+
+
 def apart(sequences: Sequence[EncodedSequence]) -> list[EncodedSequence]:
     return [dataclasses.replace(sequence, is_apart=True) for sequence in sequences]
 
 
 CUTS: dict[str, Cut] = {
-    "one micro-batch of eight": lambda rows: [build_forest(rows)],
-    "eight micro-batches of one": lambda rows: [build_forest([row]) for row in rows],
-    "packed, nothing shared": lambda rows: [build_forest(apart(rows))],
-    "packed into small forests": lambda rows: list(pack(rows, 50)),
+    "one micro-batch": lambda sequences: [build_forest(sequences)],
+    "a micro-batch for each row": lambda sequences: [build_forest(r) for r in by_row(sequences)],
+    "packed, nothing shared": lambda sequences: [build_forest(apart(sequences))],
+    "packed into small forests": lambda sequences: list(pack_rows(sequences, 60)),
+}
+METHODS: dict[str, tuple[Objective, Callable[[int], list[EncodedSequence]]]] = {
+    "sft": (Supervised(), batch),
+    "dpo": (DirectPreference(), pairs),
 }
 
 
-def train(folder, cut: Cut, *, is_fused: bool = False) -> tuple[list[float], torch.Tensor]:
+@torch.no_grad()
+def as_it_began(policy: Policy, sequence: EncodedSequence) -> EncodedSequence:
+    """What preferences compare with; the other objective does not look at it."""
+    forest = build_forest([sequence])
+    scores_S = sum_by_sequence(policy.score(forest).log_probabilities_N, forest)
+    return dataclasses.replace(sequence, reference=float(scores_S))
+
+
+def train(
+    folder, method: str, cut: Cut, *, is_fused: bool = False
+) -> tuple[list[float], torch.Tensor]:
     """Return the loss of each step and the adapter at the end."""
     model = load_base(folder)
     adapters.attach(model, LoraSettings(rank=4, alpha=8, targets=linear_layers(folder)))
@@ -57,9 +87,11 @@ def train(folder, cut: Cut, *, is_fused: bool = False) -> tuple[list[float], tor
         products.quicken(model)
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     optimizer = build_optimizer(trained, OptimizerSettings.usual(1e-2))
-    objective, policy, losses = Supervised(), Policy(model), []
-    for step in range(STEPS):
-        forests = cut(batch(step))
+    objective, rows_of = METHODS[method]
+    policy, losses = Policy(model), []
+    batches = [[as_it_began(policy, s) for s in rows_of(step)] for step in range(STEPS)]
+    for rows in batches:
+        forests = cut(rows)
         count = sum(objective.count(forest) for forest in forests)
         total = 0.0
         for forest in forests:
@@ -74,13 +106,17 @@ def train(folder, cut: Cut, *, is_fused: bool = False) -> tuple[list[float], tor
 
 @pytest.fixture(scope="module")
 def expected(tiny_folder):
-    return train(tiny_folder, CUTS["one micro-batch of eight"])
+    return {method: train(tiny_folder, method, CUTS["one micro-batch"]) for method in METHODS}
 
 
 @pytest.mark.parametrize("is_fused", [False, True])
-@pytest.mark.parametrize("name", CUTS)
-def test_five_steps_are_the_same_however_a_batch_is_cut(name, is_fused, expected, tiny_folder):
-    losses, weights = train(tiny_folder, CUTS[name], is_fused=is_fused)
-    assert losses == pytest.approx(expected[0], abs=1e-5)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("cut", CUTS)
+def test_five_steps_are_the_same_however_a_batch_is_cut(
+    cut, method, is_fused, expected, tiny_folder
+):
+    losses, weights = train(tiny_folder, method, CUTS[cut], is_fused=is_fused)
+    assert losses == pytest.approx(expected[method][0], abs=1e-5)
     assert losses[-1] != pytest.approx(losses[0], abs=1e-3)
-    assert float((weights - expected[1]).abs().max()) < 1e-3, "Adam divides by small numbers"
+    difference = float((weights - expected[method][1]).abs().max())
+    assert difference < 1e-3, "Adam divides by small numbers"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from run_kit import StopAfter, attempt_in_process, row
+from run_kit import StopAfter, attempt_in_process, prepare, row, start, steps_of
 from safetensors.torch import load_file
 
 from sintonia import workflow
@@ -84,14 +85,6 @@ def in_four_bits(spec: TrainSpec, **changes) -> TrainSpec:
     return dataclasses.replace(spec, quantization=Quantization.NF4, **changes)
 
 
-def compiled(spec: TrainSpec) -> TrainSpec:
-    try:
-        check_compiler("cpu")
-    except SintoniaError as problem:
-        pytest.skip(str(problem))
-    return dataclasses.replace(lora_of(spec, dropout=0.3), compile=True)
-
-
 KINDS: dict[str, Callable[[TrainSpec], TrainSpec]] = {
     "whole": whole_of,
     "whole, rounded products": lambda spec: dataclasses.replace(
@@ -105,16 +98,12 @@ KINDS: dict[str, Callable[[TrainSpec], TrainSpec]] = {
     "olora": lambda spec: lora_of(spec, init=LoraInit.OLORA),
     "four bits": in_four_bits,
     "four bits, rounded activations": lambda spec: in_four_bits(spec, precision=Precision.BFLOAT16),
-    "compiled, dropout": compiled,
     "rounded base": lambda spec: dataclasses.replace(spec, precision=Precision.BFLOAT16),
 }
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(k, marks=[pytest.mark.slow] if k.startswith("compiled") else []) for k in KINDS],
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_was_stopped_goes_on_to_the_bit(kind, spec, tmp_path):
     changed = KINDS[kind](spec)
     straight = train(changed, tmp_path / "straight")
@@ -125,6 +114,30 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(kind, spec, tmp_path):
     weights = "model.safetensors" if changed.lora is None else "adapter_model.safetensors"
     for name in (weights, "state.safetensors"):
         assert hash_file(resumed / name) == hash_file(straight / name)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_that_was_killed_goes_on_to_the_bit_in_a_process_that_compiles_anew(
+    spec, tmp_path, monkeypatch
+):
+    try:
+        check_compiler("cpu")
+    except SintoniaError as problem:
+        pytest.skip(str(problem))
+    changed = dataclasses.replace(lora_of(spec, dropout=0.3), compile=True, snapshot_seconds=0.0)
+    straight, run = (prepare(changed, tmp_path / name) for name in ("straight", "run"))
+    for folder, attempt, failpoint, status in (
+        (straight, 1, "", 0),
+        (run, 1, f"step@4:{tmp_path / 'marker'}", -signal.SIGKILL),
+        (run, 2, "", 0),
+    ):
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder.attempt(attempt).path / "cache"))
+        assert start(folder, attempt, failpoint).wait(timeout=300) == status
+        assert any((folder.attempt(attempt).path / "cache").rglob("*.so"))
+    assert steps_of(run) == steps_of(straight)
+    for name in ("adapter_model.safetensors", "state.safetensors"):
+        resumed, whole = (r.checkpoints / "step-000006" / name for r in (run, straight))
+        assert hash_file(resumed) == hash_file(whole)
 
 
 def test_a_whole_model_is_a_folder_that_transformers_loads(spec, tmp_path, tiny_folder):

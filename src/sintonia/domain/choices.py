@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
-from sintonia.errors import InvalidRequest, InvalidValue, all_of
+from sintonia.errors import InvalidRequest, InvalidValue
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 MAX_RANK = 1024
@@ -233,17 +233,6 @@ class Extension(Choices):
 _EXTENSION = TypeAdapter(Extension)
 _UNKNOWN_NAME = ("extra_forbidden", "unexpected_keyword_argument")
 """pydantic's types of findings whose place ends in the unknown name."""
-
-
-def extension_of(values: Mapping[str, Any]) -> Extension:
-    """Return ``values``, shaped like the ``sintonia`` object, as choices.
-
-    Raises ``InvalidValue`` naming everything that is wrong with them.
-    """
-    extension, problems = read_extension(values)
-    if problems:
-        raise all_of(problems)
-    return extension
 
 
 def read_extension(values: Mapping[str, Any]) -> tuple[Extension, list[InvalidRequest]]:

@@ -8,7 +8,7 @@ left with its own attention and computes each row by itself: slower, and right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sintonia.data.forest import EncodedSequence, Forest, build_forest
@@ -26,6 +26,7 @@ from sintonia.errors import RefusedModel
 from sintonia.models import attention
 from sintonia.models.attention import NAME, ForestOnDevice
 from sintonia.models.quantized import quantize
+from sintonia.models.stored import load_stored
 from sintonia.runs.memory import is_out_of_memory
 
 _TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1}
@@ -95,35 +96,10 @@ def _load(
     folder: Path, config: PretrainedConfig, place: Place, attention_name: str | None
 ) -> PreTrainedModel:
     """Load with this attention; ``None`` is the family's own choice."""
-    model: PreTrainedModel
-    model, loaded = AutoModelForCausalLM.from_pretrained(
-        folder,
-        config=config,
-        dtype=place.dtype,
-        attn_implementation=attention_name,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
-    check_complete(folder.name, loaded)
+    model = load_stored(folder, place.dtype, config=config, attention=attention_name)
     quantize(model, place.quantized, torch.device(place.device))
     model.to(place.device)
     return model.eval()
-
-
-def check_complete(name: str, loaded: Mapping[str, Any]) -> None:
-    """Raise ``RefusedModel`` unless every weight came from the folder.
-
-    transformers fills a missing one with random numbers and only warns.
-    """
-    for kind in ("missing_keys", "mismatched_keys"):
-        if loaded[kind]:
-            first = sorted(map(str, loaded[kind]))[0]
-            raise RefusedModel(
-                f"{name}: its weights are incomplete ({kind.replace('_', ' ')}: {first}). "
-                "Fetch or export the model again."
-            )
 
 
 @torch.no_grad()

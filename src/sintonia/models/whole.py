@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from sintonia.models.load import check_complete
+from sintonia.models.stored import load_stored
 
 
 def train_everything(model: PreTrainedModel) -> None:
@@ -25,13 +25,5 @@ def save(model: PreTrainedModel, folder: Path) -> None:
 
 def load(model: PreTrainedModel, folder: Path) -> None:
     """Put back the weights that :func:`save` wrote, into the same tensors."""
-    stored, loaded = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
-    check_complete(folder.name, loaded)
+    stored = load_stored(folder, torch.float32)
     model.load_state_dict(stored.state_dict())

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from sintonia.errors import DamagedCheckpoint, RefusedModel
 from sintonia.generation.engines.native import attention
 from sintonia.generation.engines.native.cache import SequenceCache
 from sintonia.generation.engines.native.linear import ServedLinear, serve_linears
 from sintonia.generation.engines.native.runner import Runner, Work
+from sintonia.models.stored import load_stored
 from sintonia.sealed import MANIFEST, hash_file, read_json, verify
 
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
@@ -41,19 +42,9 @@ def load_base(folder: Path, sha256: str) -> Runner:
         config = read_json(folder / "config.json")
         if "auto_map" in config:
             raise _refused(folder, "it asks for code of its own to be run")
-        model, loaded = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        model = load_stored(folder, torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as problem:
         raise _refused(folder, f"it cannot be loaded ({type(problem).__name__})") from problem
-    missing = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
-    if missing:  # transformers fills them with random numbers and only warns
-        raise _refused(folder, f"its weights are incomplete ({missing[0]})")
     return make_runner(model.eval(), folder)
 
 
