@@ -16,8 +16,8 @@ from fastapi.testclient import TestClient
 from sintonia.api.app import create_app
 from sintonia.api.batching.answering import ANSWERERS
 from sintonia.api.batching.runner import batch_slots
-from sintonia.api.schemas.batches import Endpoint
-from sintonia.domain.batches import BatchDraft, BatchStatus
+from sintonia.api.schemas.batches import AskedEndpoint, Endpoint
+from sintonia.domain.batches import BatchDraft, BatchStatus, in_full
 from sintonia.errors import EngineUnavailable, TooManyRequests
 from sintonia.generation.base import GenerationRequest, TokenChunk
 from sintonia.generation.engines.echo import EchoEngine
@@ -439,5 +439,21 @@ def test_one_process_at_a_time_runs_the_batches_of_a_home(services):
         assert ended(client, batch)["status"] == "completed"
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "url"),
+    [("/chat/completions", "/chat/completions"), ("/chat/completions", CHAT), (CHAT, CHAT[3:])],
+)
+def test_azures_spelling_of_an_endpoint_means_the_same(client, endpoint, url):
+    lines = [{**request(number), "url": url} for number in range(2)]
+    body = {"endpoint": endpoint, "completion_window": "24h"}
+    body["input_file_id"] = upload_requests(client, lines)
+    batch = client.post("/openai/batches?api-version=2024-10-21", json=body).json()
+    done = ended(client, batch)
+    assert (done["status"], done["endpoint"]) == ("completed", endpoint)
+    output = records(client, done["output_file_id"])
+    assert {line["response"]["body"]["object"] for line in output.values()} == {"chat.completion"}
+
+
 def test_each_endpoint_that_is_offered_is_answered():
     assert set(ANSWERERS) == set(get_args(Endpoint))
+    assert {in_full(path) for path in get_args(AskedEndpoint)} == set(ANSWERERS)

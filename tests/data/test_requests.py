@@ -57,6 +57,7 @@ def test_a_good_file_tells_its_model_and_gives_its_requests():
         (request(2, method="GET"), [("invalid_value", "method", 2)]),
         (request(2, url="/v1/completions"), [("url_mismatch", "url", 2)]),
         (request(2, url="/v1/files"), [("url_mismatch", "url", 2)]),
+        (request(2, url="/completions"), [("url_mismatch", "url", 2)]),
         (request(2, body=...), [("missing_required_parameter", "body", 2)]),
         (request(2, body=[]), [("invalid_type", "body", 2)]),
         (request(2, body={}), [("missing_required_parameter", "body.model", 2)]),

@@ -67,8 +67,9 @@ def test_all_problems_of_a_file_fail_the_job_with_openais_words(context, store):
     job = prepare(context, store, training=b"".join(rows))
     assert job.status is JobStatus.FAILED
     assert (job.error.code, job.error.param) == ("invalid_training_file", "training_file")
-    assert job.error.message.startswith("The job failed due to an invalid training file. ")
-    assert "Example 5" in job.error.message
+    assert job.error.message.startswith(
+        "The job failed due to an invalid training file. Invalid file format. Example 5"
+    )
     assert "Example 8" in job.error.message
     event = store.jobs.events(job.id, limit=1).items[0]
     assert (event.level, event.message) == (EventLevel.ERROR, job.error.message)
@@ -81,7 +82,9 @@ def test_every_problem_is_an_event_and_the_error_stays_short(context, store):
     assert job.error.message.count("Example") == 3
     newest, *events = store.jobs.events(job.id, limit=100).items
     assert newest.message == job.error.message
-    told = [event.message for event in events if event.level is EventLevel.ERROR][::-1]
+    failures = [event for event in events if event.level is EventLevel.ERROR]
+    assert all(event.data["error_code"] == "invalid_training_file" for event in failures)
+    told = [event.message for event in failures][::-1]
     assert [text.split()[1] for text in told[:50]] == [str(n) for n in range(1, 51)]
     assert told[50:] == ["And 10 more problems."]
 
@@ -330,7 +333,7 @@ def test_the_model_the_settings_and_both_files_are_refused_at_once(context, stor
     )
     assert job.status is JobStatus.FAILED
     assert (job.error.code, job.error.param) == ("model_not_available", "model")
-    places = ("another tiny", "invalid training file. Example 5", "Example 8 has")
+    places = ("another tiny", "training file. Invalid file format. Example 5", "Example 8 has")
     settings = ("Setting lora.targets w_magic", "Setting schedule.warmup_steps 500")
     for told in (*places, "invalid validation file", *settings):
         assert told in job.error.message

@@ -317,6 +317,16 @@ def test_a_failure_says_why(store):
     assert job.error == JobError("invalid_training_file", "no rows", "training_file")
     (event,) = store.jobs.events(job.id, limit=1).items
     assert (event.level, event.message) == (EventLevel.ERROR, "no rows")
+    assert event.data == {"error_code": "invalid_training_file", "error_param": "training_file"}
+
+
+def test_a_failure_that_the_trainer_told_of_is_one_event_with_its_code(store):
+    claim = running_claim(store)
+    said = EventImport(0.0, EventLevel.ERROR, "out of memory")
+    claim = store.queue.import_records(claim, batch(1, said))
+    job = store.queue.fail(claim, JobError("out_of_memory", "out of memory", None))
+    told = [e for e in store.jobs.events(job.id).items if e.message == "out of memory"]
+    assert [event.data for event in told] == [{"error_code": "out_of_memory", "error_param": None}]
 
 
 def test_a_paused_job_frees_its_place_and_waits_again_once_resumed(store):

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from sintonia.data.problems import ProblemLog, json_type, quoted
 from sintonia.data.reader import JsonlReader, Row
-from sintonia.domain.batches import BatchProblem
+from sintonia.domain.batches import BatchProblem, in_full
 
 MAX_REQUESTS = 50_000
 """OpenAI's limit."""
@@ -171,7 +171,7 @@ class _Check:
         return BatchProblem("invalid_value", message, "method", line)
 
     def _check_url(self, url: str, line: int) -> BatchProblem | None:
-        if url == self._endpoint:
+        if in_full(url) == in_full(self._endpoint):
             return None
         return BatchProblem(
             "url_mismatch",

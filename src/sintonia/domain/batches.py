@@ -11,6 +11,11 @@ WINDOW = "24h"
 WINDOW_SECONDS = 24 * 3600
 
 
+def in_full(path: str) -> str:
+    """Return the path of an endpoint as OpenAI writes it: Azure's lack the ``/v1``."""
+    return path if path.startswith("/v1/") else f"/v1{path}"
+
+
 class BatchStatus(StrEnum):
     """Where a batch stands; OpenAI's names."""
 
@@ -54,7 +59,7 @@ class BatchDraft:
 
     input_file_id: str
     endpoint: str
-    """The path that every line is meant for."""
+    """The path that every line is meant for, as it was asked for; see :func:`in_full`."""
     completion_window: str = WINDOW
     metadata: Mapping[str, str] | None = None
     output_seconds: int | None = None

@@ -131,7 +131,8 @@ def _problem_of(field: str, report: DatasetReport) -> InvalidData:
     if field == TRAINING and is_short_only and report.problems[0].line is None:
         return InvalidData(report.problems[0].message, param=field, code="invalid_n_examples")
     message = (
-        f"The job failed due to an invalid {_words(field)}. {report.summary(PROBLEMS_IN_ERROR)}"
+        f"The job failed due to an invalid {_words(field)}. Invalid file format. "
+        f"{report.summary(PROBLEMS_IN_ERROR)}"
     )
     if report.num_problems > PROBLEMS_IN_ERROR:
         message += ". The job's events name them one by one."

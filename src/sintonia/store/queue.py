@@ -40,7 +40,7 @@ from sintonia.store.fence import (
 from sintonia.store.imports import import_batch, keep_checkpoints, put_model
 from sintonia.store.jobs import ACTIVE, has_event, insert_event, read_job
 from sintonia.store.rows import file_values
-from sintonia.store.tables import FILES, JOBS
+from sintonia.store.tables import EVENTS, FILES, JOBS
 
 LAUNCHING = "launching"
 """The handle of an attempt whose trainer may have been launched but is not known yet."""
@@ -250,10 +250,12 @@ class Queue:
         with self._database.write() as connection:
             values = {"error": dataclasses.asdict(error)}
             finish_job(connection, claim, JobStatus.FAILED, values)
+            told = {"level": EventLevel.ERROR, "data": _data_of(error)}
             for detail in details:
-                insert_event(connection, job_id, detail, level=EventLevel.ERROR)
-            if not has_event(connection, job_id, error.message):  # its trainer may have told it
-                insert_event(connection, job_id, error.message, level=EventLevel.ERROR)
+                insert_event(connection, job_id, detail, **told)
+            same = (EVENTS.c.job_id == job_id, EVENTS.c.message == error.message)
+            if not connection.execute(EVENTS.update().where(*same).values(told)).rowcount:
+                insert_event(connection, job_id, error.message, **told)
             return read_job(connection, job_id)
 
     def forget_handle(self, job_id: str, handle: str) -> None:
@@ -284,6 +286,11 @@ def _work(stage: Stage, now: float, max_running: int | None) -> sa.ColumnElement
         .scalar_subquery()
     )
     return sa.and_(free, sa.or_(JOBS.c.status != JobStatus.QUEUED, num_running < max_running))
+
+
+def _data_of(error: JobError) -> dict[str, Any]:
+    """Return what OpenAI puts beside the message of an event that tells of an error."""
+    return {"error_code": error.code, "error_param": error.param}
 
 
 def _next_attempt(claim: Claim) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from sintonia.api.batching.workplace import Workplace
 from sintonia.api.schemas.batches import Endpoint
 from sintonia.api.translate.batches import CANCELLED, EXPIRED, not_answered
 from sintonia.data.requests import RequestLine, RequestsReport, check_requests, iter_requests
-from sintonia.domain.batches import Batch, BatchProblem, BatchStatus
+from sintonia.domain.batches import Batch, BatchProblem, BatchStatus, in_full
 from sintonia.domain.files import FilePurpose, StoredFile
 from sintonia.errors import (
     FileNotFound,
@@ -128,7 +128,7 @@ class Lead:
         is_done = False
         if not batch.has_run_out(time.time()):
             with await self._place.do(AnswerBook, self._folder) as book, self._rest(book) as rest:
-                endpoint = cast("Endpoint", batch.draft.endpoint)
+                endpoint = cast("Endpoint", in_full(batch.draft.endpoint))
                 is_done = await self._answer_all(endpoint, rest, book)
         if is_done or batch.has_run_out(time.time()):
             failpoints.reach("batch.finalize")

@@ -12,6 +12,10 @@ from sintonia.api.schemas.wire import StrictRequest, Wire
 
 Endpoint = Literal["/v1/chat/completions", "/v1/completions"]
 """What a batch can ask."""
+AskedEndpoint = Literal[
+    "/v1/chat/completions", "/v1/completions", "/chat/completions", "/completions"
+]
+"""The same and as Azure's scripts write it."""
 
 
 class OutputExpiry(StrictRequest):
@@ -25,7 +29,7 @@ class BatchRequest(StrictRequest):
     """Parameters of ``POST /v1/batches``."""
 
     input_file_id: str = Field(min_length=1, max_length=100)
-    endpoint: Endpoint
+    endpoint: AskedEndpoint
     completion_window: Literal["24h"]
     metadata: Metadata | None = None
     output_expires_after: OutputExpiry | None = None
