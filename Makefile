@@ -7,10 +7,10 @@ STAMP := $(VENV)/.ready
 TORCH_INDEX_URL ?=
 TORCH := torch==2.13.0
 
-.PHONY: setup lint format test crash accuracy oracle demo serve bench clean help
+.PHONY: setup lint format test conformance crash accuracy oracle demo serve bench clean help
 
 help:
-	@echo "make setup | demo | test | crash | accuracy | oracle | lint | format | serve | bench | clean"
+	@echo "make setup | demo | test | conformance | crash | accuracy | oracle | lint | format | serve | bench | clean"
 
 setup: $(STAMP)
 
@@ -35,6 +35,12 @@ format: setup
 
 test: setup
 	$(BIN)/pytest -m "not slow"
+
+# Every generation of the client libraries, each in an environment of its own, and the table.
+conformance: setup
+	$(BIN)/python tests/conformance/environments.py
+	$(BIN)/pytest tests/conformance --report-markdown .conformance/report.md \
+		--report-json .conformance/report.json
 
 # SIGKILL at every named point of writing and at 20 seeded random moments.
 crash: setup
@@ -62,4 +68,4 @@ bench: setup
 	$(BIN)/python benchmarks/many_rows.py --rows 100000
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .conformance .pytest_cache .mypy_cache .ruff_cache

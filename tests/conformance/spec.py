@@ -109,7 +109,8 @@ class Spec:
             node = node[part]
             before = parts[number - 1] if number else None
             place += _step(part, before)
-        return self._followed(place, node)[0]
+        is_of_the_object = error.validator in ("additionalProperties", "required")
+        return self._followed(place, node)[0] if is_of_the_object or not parts else place
 
     def _followed(self, place: str, node: Any) -> tuple[str, Any]:
         while isinstance(node, Mapping) and "$ref" in node:
@@ -132,8 +133,9 @@ def closed(node: Any) -> Any:
         return node
     inner = {key: closed(value) for key, value in node.items()}
     is_object = isinstance(node.get("properties"), dict) and node.get("type", "object") == "object"
-    if is_object and "additionalProperties" not in node:
-        inner["additionalProperties"] = False
+    if is_object:
+        inner.setdefault("additionalProperties", False)
+        inner["type"] = "object"
     return inner
 
 

@@ -77,6 +77,14 @@ def test_a_query_outside_its_bounds_is_refused(wire, query):
     assert wire.refused("GET", "/files", 400, params=query)["param"] == next(iter(query))
 
 
+@pytest.mark.endpoint("GET /files")
+def test_an_empty_list_has_nothing_first_or_last(wire):
+    page = wire.get("/files", params={"purpose": "assistants_output"}).json()
+    assert (page["data"], page["has_more"]) == ([], False)
+    assert not page["first_id"]
+    assert not page["last_id"]
+
+
 @pytest.mark.endpoint("GET /files/{file_id}")
 def test_a_file_is_retrieved_as_it_was_made(wire):
     file = upload(wire, "same.jsonl", chat_rows())

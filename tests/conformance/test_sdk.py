@@ -1,0 +1,57 @@
+"""The matrix: every scenario through every client library, each in a process of its own.
+
+The newest library runs with all tests. The others need ``make conformance``, which makes their
+environments.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from conformance.environments import CLIENTS, Client
+
+
+def cases():
+    for client in CLIENTS:
+        marks = [pytest.mark.sdk(client.name)]
+        if client.folder:
+            marks.append(pytest.mark.slow)
+        for scenario in client.scenarios:
+            yield pytest.param(client, scenario, marks=marks, id=f"{client.name}-{scenario}")
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """What each script said, once it has run."""
+    return {}
+
+
+def outcomes(client: Client, target, seconds: float) -> dict[str, dict]:
+    """Run a script and return its lines by scenario."""
+    done = subprocess.run(
+        client.command(target.base_url, target.api_key, target.model, seconds),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={k: v for k, v in os.environ.items() if not k.startswith("OPENAI_")},
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {line["scenario"]: line for line in lines} | {"": {"detail": done.stderr[-2000:]}}
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("client", "scenario"), cases())
+def test_sdk(runs, target, job_seconds, client, scenario):
+    if not client.is_made:
+        pytest.skip("its environment is not made: make conformance")
+    if client.name not in runs:
+        runs[client.name] = outcomes(client, target, job_seconds)
+    line = runs[client.name].get(scenario)
+    assert line is not None, runs[client.name][""]["detail"]
+    if line["ok"] is None:
+        pytest.skip(line["detail"])
+    assert line["ok"], line["detail"]
