@@ -13,6 +13,7 @@ import venv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -49,7 +50,9 @@ class Client:
     @property
     def is_made(self) -> bool:
         """Whether its environment is there."""
-        return self.folder is None or (ROOT / self.folder / ".ready").exists()
+        if self.folder is None:
+            return find_spec("openai") is not None
+        return (ROOT / self.folder / ".ready").exists()
 
     def command(self, base_url: str, api_key: str, model: str, seconds: float) -> list[str]:
         """Return the command that runs the script against a server."""

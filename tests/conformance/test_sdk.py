@@ -14,6 +14,9 @@ import pytest
 
 from conformance.environments import CLIENTS, Client
 
+_NOT_HANDED_ON = ("OPENAI_", "AZURE_OPENAI_", "PYTHONPATH")
+"""What would tell a library of another server, or put our packages before its own."""
+
 
 def cases():
     for client in CLIENTS:
@@ -37,7 +40,8 @@ def outcomes(client: Client, target, seconds: float) -> dict[str, dict]:
         capture_output=True,
         text=True,
         check=False,
-        env={k: v for k, v in os.environ.items() if not k.startswith("OPENAI_")},
+        timeout=1100,
+        env={k: v for k, v in os.environ.items() if not k.startswith(_NOT_HANDED_ON)},
     )
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return {line["scenario"]: line for line in lines} | {"": {"detail": done.stderr[-2000:]}}
