@@ -18,6 +18,7 @@ from openai import OpenAI
 
 START_SECONDS = 60
 
+
 @dataclass
 class LiveServer:
     """A server as a user starts it, in its own process group."""

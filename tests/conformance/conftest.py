@@ -166,9 +166,7 @@ def job_seconds(pytestconfig: pytest.Config) -> float:
 
 
 @pytest.fixture(scope="package")
-def ended_job(
-    wire: Wire, model: str, chat_file: str, job_seconds: float
-) -> dict[str, Any]:
+def ended_job(wire: Wire, model: str, chat_file: str, job_seconds: float) -> dict[str, Any]:
     """A supervised job that has succeeded, with a validation file and metadata."""
     body = {
         "model": model,
@@ -200,5 +198,3 @@ def long_job(wire: Wire, model: str, long_file: str) -> Iterator[dict[str, Any]]
     yield job
     if wire.get(f"/fine_tuning/jobs/{job['id']}").json()["status"] not in TERMINAL:
         wire.post(f"/fine_tuning/jobs/{job['id']}/cancel")
-
-

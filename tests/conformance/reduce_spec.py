@@ -105,7 +105,9 @@ class Reducer:
 
     def _parameter(self, parameter: Node) -> Node:
         parameter = self._at(parameter)
-        kept = {key: parameter[key] for key in ("name", "in", "style", "explode") if key in parameter}
+        kept = {
+            key: parameter[key] for key in ("name", "in", "style", "explode") if key in parameter
+        }
         return {
             **kept,
             "required": bool(parameter.get("required")),

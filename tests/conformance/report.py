@@ -45,9 +45,7 @@ class Row:
         return "; ".join(dict.fromkeys(told))
 
 
-def rows_of(
-    subjects: Iterable[str], checks: Sequence[Check], answers: dict[str, int]
-) -> list[Row]:
+def rows_of(subjects: Iterable[str], checks: Sequence[Check], answers: dict[str, int]) -> list[Row]:
     """Return a row for each subject, in order, also for those that nothing checked."""
     rows = {name: Row(name, answers.get(name, 0)) for name in subjects}
     for check in checks:

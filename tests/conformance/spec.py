@@ -82,7 +82,9 @@ class Spec:
                 return Operation(method, template)
         return Operation(method, plain)
 
-    def answer_schema(self, operation: Operation, status: int, kind: str) -> Mapping[str, Any] | None:
+    def answer_schema(
+        self, operation: Operation, status: int, kind: str
+    ) -> Mapping[str, Any] | None:
         """Return the schema of an answer, or ``None`` where the specification has none."""
         if status >= 400:
             return {"$ref": f"{_REF}{ERROR_SCHEMA}"}
@@ -154,8 +156,7 @@ def _leaves(error: ValidationError) -> Iterator[ValidationError]:
 def _misfit(errors: Sequence[ValidationError]) -> tuple[bool, int]:
     """Return how far a branch is from what was meant: another kind of value, then more errors."""
     is_other_kind = any(
-        not error.relative_path and error.validator in ("type", "enum", "const")
-        for error in errors
+        not error.relative_path and error.validator in ("type", "enum", "const") for error in errors
     )
     return is_other_kind, len(errors)
 

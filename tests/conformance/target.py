@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-
 SLASHED = "acme/tiny"
 """A name with a slash that our own server knows a base model by."""
 _ALIASES = f"""

@@ -55,8 +55,9 @@ def test_several_answers_are_numbered(wire, model):
 def test_parts_of_text_are_read_as_text(wire, model):
     parts = [{"type": "text", "text": "Say "}, {"type": "text", "text": "3"}]
     plain = ask(wire, model, messages=[{"role": "user", "content": "Say 3"}])
-    assert ask(wire, model, messages=[{"role": "user", "content": parts}])["choices"] == (
-        plain["choices"]
+    assert (
+        ask(wire, model, messages=[{"role": "user", "content": parts}])["choices"]
+        == (plain["choices"])
     )
 
 

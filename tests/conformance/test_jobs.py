@@ -120,8 +120,10 @@ def test_events_tell_the_job_newest_first_and_page_by_page(wire, ended_job):
     messages = [event["message"] for event in reversed(events)]
     told = [
         f"Created fine-tuning job: {ended_job['id']}",
-        f"Validating training file: {ended_job['training_file']} "
-        f"and validation file: {ended_job['validation_file']}",
+        (
+            f"Validating training file: {ended_job['training_file']} "
+            f"and validation file: {ended_job['validation_file']}"
+        ),
         "Files validated, moving job to queued state",
         "Fine-tuning job started",
         f"New fine-tuned model created: {ended_job['fine_tuned_model']}",

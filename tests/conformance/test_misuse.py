@@ -116,9 +116,7 @@ def test_rows_of_another_method_are_refused_in_words(wire, model, job_seconds):
     ids=str,
 )
 def test_a_hyperparameter_out_of_range_is_named(wire, model, chat_file, hyperparameters, param):
-    error = refused_job(
-        wire, model=model, training_file=chat_file, hyperparameters=hyperparameters
-    )
+    error = refused_job(wire, model=model, training_file=chat_file, hyperparameters=hyperparameters)
     assert error["param"] == param
     assert error["code"]
 

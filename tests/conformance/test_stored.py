@@ -66,8 +66,8 @@ def test_an_answer_without_store_is_not_kept(wire, stored, model):
 def test_a_stored_answer_is_retrieved_as_it_was(wire, stored):
     found(wire)
     kept = wire.get(f"/chat/completions/{stored[0]['id']}").json()
-    assert kept["choices"][0]["message"]["content"] == (
-        stored[0]["choices"][0]["message"]["content"]
+    assert (
+        kept["choices"][0]["message"]["content"] == (stored[0]["choices"][0]["message"]["content"])
     )
     assert kept["metadata"] == {"set": "conformance", "number": "0"}
 

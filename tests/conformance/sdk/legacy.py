@@ -123,8 +123,7 @@ async def asynchronous(run: Run) -> None:
 @scenario
 def pagination(run: Run) -> None:
     made = [
-        openai.FineTuningJob.create(model=run.model, training_file=run["file"]).id
-        for _ in range(3)
+        openai.FineTuningJob.create(model=run.model, training_file=run["file"]).id for _ in range(3)
     ]
     for job_id in made:
         openai.FineTuningJob.cancel(job_id)
@@ -205,9 +204,7 @@ def azure(run: Run) -> None:
 @scenario
 def delete(run: Run) -> None:
     assert openai.Model.delete(run["tuned"]).deleted is True
-    error = failure(
-        openai.error.InvalidRequestError, lambda: openai.Model.retrieve(run["tuned"])
-    )
+    error = failure(openai.error.InvalidRequestError, lambda: openai.Model.retrieve(run["tuned"]))
     assert error.code == "model_not_found"
     assert openai.File.delete(run["file"]).deleted is True
 
