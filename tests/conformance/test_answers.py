@@ -25,9 +25,10 @@ def ledger(wire):
     ],
 )
 def test_answers_are_as_the_specification_says(ledger, operation):
+    if operation in ledger.absent:
+        pytest.skip(f"not there: {operation}")
     if not ledger.answers[operation]:
-        is_absent = operation in ledger.absent
-        pytest.skip(f"not there: {operation}" if is_absent else "no JSON to hold against it")
+        pytest.skip("no answer of it is JSON" if ledger.calls[operation] else "not called")
     found = differences.unlisted(ledger.departures[operation], ENTRIES)
     assert not found, "; ".join(map(str, found))
 

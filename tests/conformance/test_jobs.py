@@ -164,14 +164,16 @@ def test_a_job_is_cancelled_once(wire, long_job):
 
 
 @pytest.mark.endpoint(PAUSE)
-def test_a_running_job_pauses_and_a_waiting_one_does_not(wire, long_job, job_seconds):
+def test_a_running_job_pauses_and_an_ended_one_does_not(
+    wire, long_job, ended_job, job_seconds
+):
+    wire.refused("POST", f"/fine_tuning/jobs/{ended_job['id']}/pause", 400)
     path = f"/fine_tuning/jobs/{long_job['id']}"
     wait_until(wire, path, lambda job: job["status"] in {"running", *TERMINAL}, job_seconds)
     events = f"{path}/events"
     wait_until(wire, events, lambda page: page["data"][0]["type"] == "metrics", job_seconds)
     assert wire.post(f"{path}/pause").json()["status"] in {"pausing", "paused"}
     wait_until(wire, path, lambda job: job["status"] == "paused", job_seconds)
-    wire.refused("POST", f"{path}/pause", 400)
 
 
 @pytest.mark.endpoint(RESUME)

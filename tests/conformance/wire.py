@@ -27,7 +27,9 @@ _NO_ROUTE_TEXTS = ("Invalid URL", "Unknown request URL", "Not Found", "Method No
 class Ledger:
     """What the answers of one run were."""
 
+    calls: Counter[Operation] = field(default_factory=Counter)
     answers: Counter[Operation] = field(default_factory=Counter)
+    """Those that could be held against the specification."""
     departures: dict[Operation, set[Departure]] = field(default_factory=lambda: defaultdict(set))
     absent: set[Operation] = field(default_factory=set)
 
@@ -63,6 +65,7 @@ class Wire:
         """
         operation = self.spec.operation(method, path)
         answer = self.http.request(method, path.removeprefix("/"), **options)
+        self.ledger.calls[operation] += 1
         if operation in self.spec.operations:
             self._skip_if_absent(operation, answer)
         kind = answer.headers.get("content-type", "").partition(";")[0]
@@ -74,6 +77,7 @@ class Wire:
     def stream(self, path: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the chunks of a streamed answer, which must end with ``[DONE]``."""
         operation = self.spec.operation("POST", path)
+        self.ledger.calls[operation] += 1
         with self.http.stream("POST", path.removeprefix("/"), json={**body, "stream": True}) as got:
             if got.status_code != 200:
                 got.read()
