@@ -7,10 +7,10 @@ STAMP := $(VENV)/.ready
 TORCH_INDEX_URL ?=
 TORCH := torch==2.13.0
 
-.PHONY: setup lint format test conformance crash accuracy oracle demo serve bench clean help
+.PHONY: setup lint format test conformance crash fuzz accuracy oracle big-uploads demo serve bench clean help
 
 help:
-	@echo "make setup | demo | test | conformance | crash | accuracy | oracle | lint | format | serve | bench | clean"
+	@echo "make setup | demo | test | conformance | crash | fuzz | accuracy | oracle | big-uploads | lint | format | serve | bench | clean"
 
 setup: $(STAMP)
 
@@ -44,8 +44,14 @@ conformance: setup
 
 # SIGKILL at every named point of writing and at 20 seeded random moments.
 crash: setup
-	$(BIN)/pytest tests/e2e/test_kills.py tests/training/test_resume.py
+	$(BIN)/pytest tests/e2e/test_kills.py tests/e2e/test_batch_kills.py tests/e2e/test_upload_kills.py
+	$(BIN)/pytest tests/training/test_resume.py
 	$(BIN)/pytest -m slow tests/training/test_kinds.py
+
+# 100,000 requests made from the API's own document, and 10,000 broken files; about an hour.
+fuzz: setup
+	FUZZ_EXAMPLES=2500 $(BIN)/pytest -rP tests/api/test_fuzz_openapi.py
+	$(BIN)/pytest tests/api/test_fuzz_files.py
 
 # The demo's figures in both languages; needs about ten minutes.
 accuracy: setup
@@ -54,6 +60,10 @@ accuracy: setup
 # TRL on the same rows, on the embedded model too, and how its rendering differs; five minutes.
 oracle: setup
 	$(BIN)/pytest -rP tests/training/test_trl.py tests/training/test_trl_rendering.py
+
+# A file of 512 MB and one of SINTONIA_TEST_UPLOAD_GB (2 unless given) in parts, in flat memory.
+big-uploads: setup
+	$(BIN)/pytest -m slow -rP tests/e2e/test_big_uploads.py
 
 demo: setup
 	$(BIN)/sintonia demo

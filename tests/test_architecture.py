@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "sintonia"
 LAYERS = (
     {"cli"},
     {"api"},
-    {"jobs", "serving", "evaluation", "workflow"},
+    {"jobs", "serving", "evaluation", "migration", "workflow"},
     {"training"},
     {"objectives"},
     {"graders"},
@@ -27,6 +27,7 @@ LAYERS = (
         "failpoints",
         "sealed",
         "parent",
+        "cores",
         "weights",
     },
 )

@@ -39,6 +39,7 @@ def test_each_value_remembers_where_it_came_from(tmp_path):
         ("lease_seconds = nan", "lease_seconds"),
         ("port = true", "port"),
         ("organization = 'a:b'", "organization"),
+        ("result_files = 'zip'", "must be one of plain, base64"),
     ],
 )
 def test_a_setting_that_cannot_be_understood_is_named(tmp_path, text, message):

@@ -13,7 +13,8 @@
     │   └── RefusedModel                     a model folder that is unsafe or incomplete
     ├── PermissionDenied               403   known, and not the caller's to do
     ├── NotFound                       404
-    │   ├── FileNotFound · JobNotFound · ModelNotFound
+    │   ├── FileNotFound · UploadNotFound · JobNotFound · BatchNotFound
+    │   ├── ModelNotFound · DeploymentNotFound
     ├── PayloadTooLarge                413
     ├── TooManyRequests                429   the queue is full
     ├── Unavailable                    503   try again: carries ``retry_after_seconds``
@@ -159,11 +160,25 @@ class FileNotFound(NotFound):
         super().__init__(f"No such File object: {file_id}", param=param)
 
 
+class UploadNotFound(NotFound):
+    """No upload has this id."""
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(f"No such Upload object: {upload_id}", param="upload_id")
+
+
 class JobNotFound(NotFound):
     """No fine-tuning job has this id."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"Could not find fine tune: {job_id}", param="fine_tuning_job_id")
+
+
+class BatchNotFound(NotFound):
+    """No batch has this id."""
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"No batch found with id '{batch_id}'.", param="batch_id")
 
 
 class ModelNotFound(NotFound):
@@ -175,6 +190,22 @@ class ModelNotFound(NotFound):
         super().__init__(
             f"The model `{name}` does not exist or you do not have access to it.", param="model"
         )
+
+
+class DeploymentNotFound(NotFound):
+    """Azure's name for a model leads nowhere: it was never given, or its ``model`` is gone."""
+
+    default_code = "DeploymentNotFound"
+
+    def __init__(self, name: str, *, model: str | None = None) -> None:
+        message = (
+            f"The API deployment {name!r} for this resource does not exist. Create it, or use the "
+            "name of a model that GET /openai/models lists."
+            if model is None
+            else f"Deployment {name!r}: its model {model!r} does not exist any more. Deploy "
+            "another model under this name, or delete the deployment."
+        )
+        super().__init__(message, param="model")
 
 
 class PayloadTooLarge(SintoniaError):

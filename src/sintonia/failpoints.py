@@ -8,7 +8,10 @@ with ``/FULL`` the disk is full there, with ``/MEMORY`` an allocation fails.
 The points: ``claim`` ``heartbeat`` ``launch`` ``step`` ``record.write`` ``checkpoint.open``
 ``checkpoint.write`` ``checkpoint.fsync`` ``checkpoint.rename`` ``checkpoint.dirsync``
 ``exit.write`` ``import.commit`` ``settle.model`` ``settle.result`` ``settle.commit``
-``file.write`` ``file.rename`` ``file.commit`` ``job.commit``.
+``file.write`` ``file.rename`` ``file.commit`` ``job.commit`` ``batch.create`` ``batch.admit``
+``batch.write`` ``batch.sync`` ``batch.finalize`` ``batch.stage`` ``batch.commit`` ``batch.clear``
+``migrate.note`` ``migrate.file`` ``migrate.job``
+``upload.create`` ``upload.part`` ``upload.complete`` ``upload.clear``.
 """
 
 from __future__ import annotations
@@ -39,6 +42,21 @@ NAMES = (
     "file.rename",
     "file.commit",
     "job.commit",
+    "batch.create",
+    "batch.admit",
+    "batch.write",
+    "batch.sync",
+    "batch.finalize",
+    "batch.stage",
+    "batch.commit",
+    "batch.clear",
+    "migrate.note",
+    "migrate.file",
+    "migrate.job",
+    "upload.create",
+    "upload.part",
+    "upload.complete",
+    "upload.clear",
 )
 
 

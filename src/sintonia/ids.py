@@ -16,7 +16,14 @@ CHECKPOINT = "ftckpt_"
 CHAT_COMPLETION = "chatcmpl-"
 COMPLETION = "cmpl-"
 REQUEST = "req_"
+UPLOAD = "upload_"
+UPLOAD_PART = "part_"
 TOOL_CALL = "call_"
+BATCH = "batch_"
+BATCH_REQUEST = "batch_req_"
+DEPLOYMENT = "deployment-"
+LEGACY_JOB = "ft-"
+"""The same job as ``JOB`` for clients of the API before it; the rest of the id is the same."""
 
 ID_PATTERN = re.compile(r"^(file-|ftjob-|ftevent-|ftckpt_)[A-Za-z0-9]{24}$")
 
@@ -24,6 +31,11 @@ ID_PATTERN = re.compile(r"^(file-|ftjob-|ftevent-|ftckpt_)[A-Za-z0-9]{24}$")
 def new_id(prefix: str) -> str:
     """Return ``prefix`` and 24 random letters and digits (142 bits)."""
     return prefix + "".join(secrets.choice(BASE62) for _ in range(24))
+
+
+def new_request_id() -> str:
+    """Return the id of a request, as OpenAI writes it: ``req_`` and 32 hexadecimal digits."""
+    return REQUEST + secrets.token_hex(16)
 
 
 def new_model_suffix() -> str:

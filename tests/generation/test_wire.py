@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sintonia.generation.base import (
     ModelRef,
     SamplingParams,
     TokenChunk,
+    TokenLogprob,
 )
 from sintonia.settings import Settings
 
@@ -23,7 +25,18 @@ REQUEST = GenerationRequest(
     id="r",
     model=ModelRef("base", "a" * 64, "adapter", "b" * 64),
     prompt_ids=(1, 2, 3),
-    sampling=SamplingParams(5, temperature=0.7, top_p=0.9, seed=-3, stop_token_ids=(7, 8)),
+    sampling=SamplingParams(
+        5,
+        temperature=0.7,
+        top_p=0.9,
+        seed=-3,
+        stop_token_ids=(7, 8),
+        frequency_penalty=0.5,
+        presence_penalty=-1.0,
+        logit_bias=((7, -100.0), (8, 2.5)),
+        top_logprobs=5,
+        prompt_logprobs=True,
+    ),
 )
 ERRORS = [
     found
@@ -38,7 +51,12 @@ def over_the_wire(value):
 
 
 def test_requests_chunks_and_status_survive():
-    chunk = TokenChunk((4, 5), FinishReason.STOP)
+    chunk = TokenChunk(
+        (4, 5),
+        FinishReason.STOP,
+        (TokenLogprob(-0.5, ((4, -0.25), (5, -math.inf))), TokenLogprob(-math.inf)),
+        (TokenLogprob(-1.0, ((6, -2.0),)),),
+    )
     status = EngineStatus(("a",), ("b", "c"), 1, 2, {"engine": "native"})
     assert wire.decode_request(over_the_wire(wire.encode_request(REQUEST))) == REQUEST
     assert wire.decode_chunk(over_the_wire(wire.encode_chunk(chunk))) == chunk
@@ -65,7 +83,14 @@ def test_an_error_of_a_newer_version_is_still_an_error():
 
 
 @pytest.mark.parametrize(
-    "data", [None, {}, {"id": "r"}, {**wire.encode_request(REQUEST), "model": {}}]
+    "data",
+    [
+        None,
+        {},
+        {"id": "r"},
+        {**wire.encode_request(REQUEST), "model": {}},
+        {**wire.encode_request(REQUEST), "sampling": {"logit_bias": [[1]], "stop_token_ids": []}},
+    ],
 )
 def test_a_request_that_is_none_is_refused(data):
     with pytest.raises(errors.InvalidValue):

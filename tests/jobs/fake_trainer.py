@@ -4,11 +4,11 @@
 
     {"steps": 6, "step_seconds": 0.01, "attempts": {"1": {"crash_at": 3}, "*": {}}}
 
-An attempt may ``crash_at`` a step, ``hang_at`` one, ``wait_at`` one for the file ``go`` or
-for SIGTERM, ``fail`` with an exit record, ``damage`` its last checkpoint, or be ``deaf`` to
-SIGTERM; told to stop it may go on for ``beats_after_stop`` tenths of a second, or hang
-(``hangs_after_stop``). Losses depend on the step alone, as those of a trainer that resumes bit by
-bit do. Every second step is an epoch's end.
+An attempt may ``crash_at`` a step, near the end of its memory if it is ``short_of_memory``,
+``hang_at`` one, ``wait_at`` one for the file ``go`` or for SIGTERM, ``fail`` with an exit record,
+``damage`` its last checkpoint, or be ``deaf`` to SIGTERM; told to stop it may go on for
+``beats_after_stop`` tenths of a second, or hang (``hangs_after_stop``). Losses depend on the step
+alone, as those of a trainer that resumes bit by bit do. Every second step is an epoch's end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from sintonia.runs.layout import RunFolder, step_folder_name, step_of
 from sintonia.runs.records import ExitRecord, ExitStatus, RecordKind, RecordWriter, write_exit
-from sintonia.sealed import MANIFEST, seal
+from sintonia.sealed import MANIFEST, seal, write_json
 
 KEPT = 3
 
@@ -43,6 +43,7 @@ def main() -> None:
     writer = RecordWriter(attempt)
     writer.write(RecordKind.EVENT, time.time(), {"level": "info", "message": "Data is ready"})
     say(f"attempt {number} begins")
+    note_memory(how, attempt)
     if "fail" in how:
         write_exit(attempt, ExitRecord(ExitStatus.FAILED, **how["fail"]))
         sys.exit(1)
@@ -77,6 +78,12 @@ def main() -> None:
         ExitStatus.SUCCEEDED, step=steps, trained_tokens=100 * steps, model_folder=final
     )
     write_exit(attempt, record)
+
+
+def note_memory(how, attempt) -> None:
+    if how.get("short_of_memory"):
+        told = {"num_kills": None, "peak_bytes": 99, "limit_bytes": 100}
+        write_json(attempt.path / "memory.json", told)
 
 
 def end_slowly(how, attempt) -> None:

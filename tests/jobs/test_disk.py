@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from worker_kit import submit
 
+from sintonia.domain.batches import BatchDraft
 from sintonia.domain.files import FilePurpose
 from sintonia.domain.models import BaseRef, Model, ModelKind
 from sintonia.jobs.disk import ItemKind, remove, survey
@@ -106,3 +107,11 @@ def test_caches_can_go_when_no_job_needs_them(store, given, jobs):
     store.jobs.cancel(jobs[1].id)
     (cache,) = [item for item in survey(given, store) if item.kind is ItemKind.CACHE]
     assert cache.can_go
+
+
+def test_work_of_a_batch_can_go_only_when_the_batch_is_over(store, given):
+    batch = store.batches.create(BatchDraft("file-x", "/v1/completions"))
+    for name in (batch.id, "batch_over"):
+        (given.home / "batches" / name).mkdir()
+    items = [item for item in survey(given, store) if item.kind is ItemKind.BATCH]
+    assert {item.name: item.can_go for item in items} == {batch.id: False, "batch_over": True}

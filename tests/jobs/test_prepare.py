@@ -142,6 +142,15 @@ def test_a_file_that_was_deleted_is_named(context, store):
     assert (error.code, error.param) == ("invalid_training_file", "training_file")
 
 
+def test_a_job_that_has_begun_keeps_its_own_copy_of_a_deleted_file(context, store):
+    job = submit(store)
+    with store.files.open(job.draft.training_file) as file:
+        content = file.read()
+    prepare_job(context, store.queue.claim(Stage.PREPARING, "w", 30))
+    store.files.delete(job.draft.training_file)
+    assert (context.run_folder(job.id).data / "train.jsonl").read_bytes() == content
+
+
 def test_bytes_that_changed_since_the_upload_are_noticed(context, store, given):
     job = submit(store)
     (given.home / "files" / job.draft.training_file).write_bytes(chat_rows(13))
@@ -187,7 +196,7 @@ def make_parent(
     work.mkdir()
     for copied in ("tokenizer.json", "chat_template.jinja", "sintonia.json"):
         (work / copied).write_bytes((base / copied).read_bytes())
-    config = {"r": 4, "lora_alpha": 8.0, "target_modules": ["up_proj"], **more}
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8.0, "target_modules": ["up_proj"], **more}
     (work / "adapter_config.json").write_text(json.dumps(config))
     layer = "base_model.model.model.layers.0.mlp.{}.lora_{}.weight"
     weights = {layer.format(t, "A"): np.zeros((4, 2), np.float32) for t in targets}
@@ -262,6 +271,8 @@ def test_a_parent_that_was_deleted_is_named(context, store, given):
         ("use_dora", True),
         ("alpha_pattern", {"up_proj": 32}),
         ("rank_pattern", {"up_proj": 8}),
+        ("layer_replication", [[0, 1], [0, 1]]),
+        ("lora_bias", True),
         ("init_lora_weights", "pissa_niter_16"),
         ("init_lora_weights", "olora"),
         ("init_lora_weights", "corda"),

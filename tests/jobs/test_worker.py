@@ -132,6 +132,17 @@ def test_a_trainer_that_always_dies_is_given_up_with_its_last_words(context, sto
     assert store.models.list() == []
 
 
+def test_attempts_that_vanish_for_want_of_memory_do_not_count_as_failures(given, store):
+    given = replace(given, trainer_attempts=2)
+    context = open_context(given, store)
+    killed = {"crash_at": 3, "short_of_memory": True}
+    behave(given.home, **{f"a{number}": killed for number in range(1, 6)})
+    job = submit(store)
+    with working(context):
+        assert finished(store, job.id).attempt == 6
+    assert_succeeded_once(store, given, job.id)
+
+
 def test_an_error_that_another_attempt_cannot_mend_fails_at_once(context, store, given):
     behave(given.home, every={"fail": {"code": "model_refused", "message": "No such layer."}})
     job = submit(store)

@@ -189,6 +189,8 @@ def test_settings_that_make_no_adapter_are_refused_by_name(options, said, tiny_f
 
 
 @pytest.mark.parametrize("init", [LoraInit.PISSA, LoraInit.OLORA])
-def test_a_start_from_the_weight_needs_a_rank_that_it_has(init):
-    with pytest.raises(InvalidValue, match="at most 5 directions"):
-        layer_of(init, torch.randn(6, 5), rank=6)
+def test_a_start_from_the_weight_needs_a_rank_that_all_layers_have(init):
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 32))
+    adapters.attach(model, LoraSettings(rank=100, alpha=8, targets=("0", "1"), init=init))
+    with pytest.raises(InvalidValue, match=r"LoRA rank 100: .* at most 32 directions"):
+        adapters.reset(model, seed=0)

@@ -7,10 +7,11 @@ import torch
 
 pytest.importorskip("bitsandbytes", reason="needs sintonia[quantized]")
 
+from sintonia.errors import InvalidValue
 from sintonia.models import adapters, attention, decoder
 from sintonia.models.load import Place, load_base
 from sintonia.models.lora import LoraLinear
-from sintonia.models.quantized import BYTES_PER_WEIGHT, Nf4Linear
+from sintonia.models.quantized import BYTES_PER_WEIGHT, Nf4Linear, count_layers, quantize
 from sintonia.runs.plan import linear_layers
 from sintonia.runs.spec import LoraSettings
 from tiny_models import save_tiny
@@ -80,6 +81,16 @@ def test_an_adapter_goes_beside_it_and_loses_nothing(dtype, tmp_path, tiny_token
     assert torch.allclose(found.float(), update, atol=1e-6 + rounding)
 
 
+@pytest.mark.parametrize("targets", [("lm_head",), ("down_proj",)])
+def test_layers_in_four_bits_are_not_fused_where_no_adapter_is_over_them(
+    targets, tmp_path, tiny_tokenizer_json
+):
+    model, _ = loaded("llama", tmp_path / "model", tiny_tokenizer_json)
+    adapters.attach(model, LoraSettings(rank=4, alpha=8, targets=targets))
+    adapters.reset(model, seed=0)
+    assert not decoder.fuse(model)
+
+
 def test_an_adapter_over_it_is_saved_as_over_any_base(tmp_path, tiny_tokenizer_json):
     model, names = loaded("gpt2", tmp_path / "model", tiny_tokenizer_json)
     wide = load_base(tmp_path / "model")
@@ -92,3 +103,10 @@ def test_an_adapter_over_it_is_saved_as_over_any_base(tmp_path, tiny_tokenizer_j
         adapters.save(one, folder, lora, "base")
     for name in (adapters.CONFIG, adapters.WEIGHTS):
         assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
+
+
+def test_a_base_of_which_nothing_can_be_rounded_is_refused():
+    model = torch.nn.Sequential(torch.nn.Linear(48, 64), torch.nn.Linear(96, 48))
+    with pytest.raises(InvalidValue, match="nothing would be kept in four bits"):
+        quantize(model, ("0", "1"), torch.device("cpu"))
+    assert count_layers(model, ("0", "1")) == (0, 2)

@@ -12,7 +12,7 @@ import torch
 from sintonia.data.forest import EncodedSequence, build_forest, count_tokens, pack, pack_rows
 from sintonia.errors import RefusedModel
 from sintonia.models import adapters, attention
-from sintonia.models.load import load_base
+from sintonia.models.load import follows_forest, load_base
 from sintonia.models.policy import Policy
 from sintonia.objectives.sft import Supervised
 from sintonia.runs.plan import linear_layers
@@ -116,3 +116,17 @@ def test_rows_that_would_be_shared_are_never_scored_by_a_model_that_cannot(separ
     forest = build_forest([dataclasses.replace(row, is_apart=False) for row in rows(is_apart=True)])
     with pytest.raises(AssertionError):
         Policy(load_base(separate)).score(forest)
+
+
+def test_want_of_memory_in_the_check_is_no_sign_of_the_family():
+    model = tiny_model("llama")
+    attention.register()
+    model.set_attn_implementation(attention.NAME)
+    assert follows_forest(model)
+
+    def fail(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    model.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="allocate"):
+        follows_forest(model)

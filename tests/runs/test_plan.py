@@ -318,3 +318,25 @@ def test_preferences_are_learned_at_a_tenth_of_the_rate():
 def test_a_warm_up_longer_than_the_run_is_refused():
     with pytest.raises(InvalidValue, match="warmup_steps 500: this run has 60 steps"):
         plan(chosen(schedule={"warmup_steps": 500}))
+
+
+def test_four_bits_with_full_tuning_are_told_with_all_else_that_is_wrong():
+    asked = chosen(tuning="full", quantization="nf4", schedule={"name": "constant", "floor": 0.1})
+    with pytest.raises(InvalidValue) as refused:
+        plan(dataclasses.replace(asked, seed=-1))
+    for what in ("Seed -1", "full tuning trains the weights themselves", "schedule.floor"):
+        assert what in refused.value.message
+    assert "goes on from" not in refused.value.message
+
+
+def test_a_continued_run_with_four_bits_tells_its_other_problems_too():
+    whole = dataclasses.replace(chosen(quantization="nf4"), parent=PARENT, seed=-1)
+    with pytest.raises(InvalidValue, match=r"Seed -1.*set tuning to 'lora'"):
+        plan(whole)
+
+
+def test_an_unknown_setting_is_named_whatever_it_begins_with():
+    with pytest.raises(InvalidValue, match="Setting ~rank 1") as refused:
+        extension_of({"~rank": 1, "lora": {"~r": 2}, "early_stopping": {"~p": 3}})
+    for name in ("lora.~r", "early_stopping.~p"):
+        assert f"Setting {name} " in refused.value.message

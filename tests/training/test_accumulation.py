@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sintonia.data.forest import EncodedSequence, Forest, build_forest, pack
-from sintonia.models import adapters
+from sintonia.models import adapters, decoder, products
 from sintonia.models.load import load_base
 from sintonia.models.policy import Policy
 from sintonia.objectives.sft import Supervised
@@ -47,11 +47,14 @@ CUTS: dict[str, Cut] = {
 }
 
 
-def train(folder, cut: Cut) -> tuple[list[float], torch.Tensor]:
+def train(folder, cut: Cut, *, is_fused: bool = False) -> tuple[list[float], torch.Tensor]:
     """Return the loss of each step and the adapter at the end."""
     model = load_base(folder)
     adapters.attach(model, LoraSettings(rank=4, alpha=8, targets=linear_layers(folder)))
     adapters.reset(model, seed=1)
+    if is_fused:
+        assert decoder.fuse(model)
+        products.quicken(model)
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     optimizer = build_optimizer(trained, OptimizerSettings.usual(1e-2))
     objective, policy, losses = Supervised(), Policy(model), []
@@ -74,9 +77,10 @@ def expected(tiny_folder):
     return train(tiny_folder, CUTS["one micro-batch of eight"])
 
 
+@pytest.mark.parametrize("is_fused", [False, True])
 @pytest.mark.parametrize("name", CUTS)
-def test_five_steps_are_the_same_however_a_batch_is_cut(name, expected, tiny_folder):
-    losses, weights = train(tiny_folder, CUTS[name])
+def test_five_steps_are_the_same_however_a_batch_is_cut(name, is_fused, expected, tiny_folder):
+    losses, weights = train(tiny_folder, CUTS[name], is_fused=is_fused)
     assert losses == pytest.approx(expected[0], abs=1e-5)
     assert losses[-1] != pytest.approx(losses[0], abs=1e-3)
     assert float((weights - expected[1]).abs().max()) < 1e-3, "Adam divides by small numbers"

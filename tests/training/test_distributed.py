@@ -20,12 +20,12 @@ from sintonia.domain.methods import Hyperparameters
 from sintonia.errors import TrainerFailed
 from sintonia.models.learning import learning
 from sintonia.models.load import load_base
+from sintonia.runs import memory
 from sintonia.runs.layout import RunFolder, step_of
 from sintonia.runs.records import ExitStatus, read_exit
 from sintonia.runs.spec import Origin, TrainSpec
 from sintonia.sealed import write_json
-from sintonia.training import memory
-from sintonia.training.distributed import World
+from sintonia.training.distributed import World, _digest
 from sintonia.training.estimate import weight_bytes
 from sintonia.training.fitting import Fitting
 from sintonia.training.measured import Measured
@@ -229,3 +229,11 @@ def test_processes_of_one_machine_share_its_memory(planned, tmp_path, monkeypatc
     apart = Fitting(Measured(run), reporter, World(size=2, local_size=1))
     apart.check_weights(planned, "cpu")
     reporter.close()
+
+
+def test_weights_that_only_changed_places_are_not_the_same():
+    weights = torch.arange(12, dtype=torch.bfloat16).view(3, 4)
+    first, moved = torch.nn.Parameter(weights), torch.nn.Parameter(weights.flip(0))
+    assert _digest([first]) == _digest([torch.nn.Parameter(weights.clone())])
+    assert _digest([first]) != _digest([moved])
+    assert _digest([torch.nn.Parameter(torch.tensor(1.0))])

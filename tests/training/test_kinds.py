@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -228,6 +229,7 @@ def test_a_base_in_four_bits_teaches_a_plain_adapter_and_says_so(spec, tmp_path)
     assert losses(tmp_path / "narrow") == pytest.approx(losses(tmp_path / "wide"), rel=0.02)
     assert losses(tmp_path / "narrow") != losses(tmp_path / "wide")
     assert "served over the base as it is stored" in words(tmp_path / "narrow")
+    assert "12 of the base's 14 linear layers" in words(tmp_path / "narrow")
     stored = load_file(final / "adapter_model.safetensors")
     assert (
         stored.keys()
@@ -311,3 +313,16 @@ def test_merging_a_file_into_weights_refuses_another_base(tmp_path, tiny_folder)
     assert attention.is_used_by(other)
     with pytest.raises(SintoniaError, match="there is no layer"):
         adapters.add_to_weights(other, tmp_path)
+
+
+def test_a_run_that_began_without_sharing_goes_on_without(spec, tmp_path):
+    train(spec, tmp_path / "shared")
+    (tmp_path / "apart").mkdir()
+    write_json(tmp_path / "apart" / "measured.json", {"shares_prefixes": False})
+    train(spec, tmp_path / "apart")
+    assert read_json(tmp_path / "shared" / "measured.json")["shares_prefixes"] is True
+    shared, apart = (
+        int(re.search(r"steps of about (\d+) tokens", words(tmp_path / name))[1])
+        for name in ("shared", "apart")
+    )
+    assert apart > shared

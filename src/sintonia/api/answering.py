@@ -10,11 +10,9 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fastapi import Request
-
 from sintonia.api.schemas.generation import AnswerRequest, Usage
 from sintonia.api.schemas.wire import Wire
-from sintonia.api.sse import EventStream, until_gone
+from sintonia.api.sse import Caller, EventStream, until_gone
 from sintonia.api.translate.answers import usage_of
 from sintonia.serving.answers import Answer, EndPiece, Piece, whole_answers
 from sintonia.serving.generate import Plan
@@ -39,11 +37,15 @@ class Chunks(Protocol):
 
 
 async def wait_for_answers(
-    request: Request, plan: Plan, pieces: Pieces
+    caller: Caller, plan: Plan, pieces: Pieces
 ) -> tuple[list[Answer], Usage]:
-    """Return all answers and what they took; stop making them when the client goes away."""
-    answers = await until_gone(request, whole_answers(pieces))
-    return answers, usage_of(plan.num_prompt_tokens, sum(a.num_tokens for a in answers))
+    """Return the answers to give and what all of them took.
+
+    Stops making them when the caller goes away.
+    """
+    answers = await until_gone(caller, whole_answers(pieces))
+    usage = usage_of(plan.num_prompt_tokens, sum(answer.num_tokens for answer in answers))
+    return plan.given(answers), usage
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,9 @@ class Stream:
     with_usage: bool
     """Whether every chunk has ``usage``, and a last one has the numbers."""
 
-    async def respond(self, request: Request, headers: Mapping[str, str]) -> EventStream:
+    async def respond(self, caller: Caller, headers: Mapping[str, str]) -> EventStream:
         """Wait for the first piece, then return the response that sends all."""
-        first = await until_gone(request, anext(self.pieces))
+        first = await until_gone(caller, anext(self.pieces))
         return EventStream(self._values(first), self.pieces, headers)
 
     async def _values(self, first: Piece) -> AsyncGenerator[Mapping[str, Any], None]:

@@ -1,4 +1,4 @@
-"""JSON request bodies: read with a limit, parsed strictly, checked against a wire type."""
+"""JSON bodies: read with a limit, parsed strictly, checked against a wire type."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 
+from sintonia.api.path_forms import PATH_MODEL
 from sintonia.api.validation import error_of
 from sintonia.data import strict_json
 from sintonia.domain.choices import parts_of, without
@@ -24,7 +26,10 @@ T = TypeVar("T", bound=BaseModel)
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """Return the body, a JSON object. Raises ``InvalidRequest`` and ``PayloadTooLarge``."""
+    """Return the body, a JSON object, with the model that the path names, if it names one.
+
+    Raises ``InvalidRequest`` and ``PayloadTooLarge``.
+    """
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise InvalidRequest(
@@ -32,10 +37,14 @@ async def read_json(request: Request) -> dict[str, Any]:
             "Send the parameters as one JSON object.",
             code="invalid_content_type",
         )
-    return _object(await _read(request))
+    body = _object(await _read(request))
+    named = request.scope.get(PATH_MODEL)
+    return body if named is None else {**body, "model": named}
 
 
-JsonBody = Annotated[dict[str, Any], Depends(read_json)]
+Body = dict[str, Any]
+"""A JSON body that was read."""
+JsonBody = Annotated[Body, Depends(read_json)]
 """Parameter type of a route with a JSON body."""
 
 
@@ -46,6 +55,11 @@ async def drain(chunks: AsyncIterator[bytes]) -> None:
         size_bytes += len(chunk)
         if size_bytes > _MAX_DRAINED_BYTES:
             return
+
+
+def json_answer(answer: BaseModel, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return a wire type as a whole answer."""
+    return JSONResponse(answer.model_dump(mode="json"), headers=headers)
 
 
 def parse(model: type[T], body: Mapping[str, Any]) -> T:
@@ -72,7 +86,7 @@ def parse_what_can_be(model: type[T], body: Mapping[str, Any], problems: Problem
             findings = problem.errors(include_url=False)
         problems.found.append(error_of(findings))
         for finding in findings:
-            rest = without(rest, parts_of(finding["loc"])) or {}
+            rest = without(rest, parts_of(finding)) or {}
         if any(finding["type"] == "missing" for finding in findings):
             break
     return None

@@ -39,7 +39,7 @@ def trainable(name: str, services: Services) -> Trainable:
         tuned = services.store.models.get(name)
     except ModelNotFound:
         return _base(name, services)
-    return Trainable(shown=name, base=tuned.base.name, parent=name)
+    return Trainable(shown=tuned.name, base=tuned.base.name, parent=tuned.name)
 
 
 def _base(name: str, services: Services) -> Trainable:

@@ -16,7 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
+from sintonia.api.azure import as_azure_tells
 from sintonia.api.headers import request_url, standard_headers
+from sintonia.api.schemas.wire import ErrorEnvelope, ErrorObject
 from sintonia.api.validation import error_of
 from sintonia.errors import (
     InvalidRequest,
@@ -35,14 +37,8 @@ _CLIENT_GONE = 499
 
 def envelope(error: SintoniaError) -> dict[str, Any]:
     """Return an error as OpenAI writes it."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": error.type,
-            "param": error.param,
-            "code": error.code,
-        }
-    }
+    told = ErrorObject(message=error.message, type=error.type, param=error.param, code=error.code)
+    return ErrorEnvelope(error=told).model_dump(mode="json")
 
 
 def error_response(error: SintoniaError) -> JSONResponse:
@@ -52,7 +48,8 @@ def error_response(error: SintoniaError) -> JSONResponse:
 
 def _headers(error: SintoniaError) -> dict[str, str]:
     if isinstance(error, Unavailable | TooManyRequests):
-        return {"retry-after": str(error.retry_after_seconds)}
+        seconds = error.retry_after_seconds
+        return {"retry-after": str(seconds), "retry-after-ms": str(seconds * 1000)}
     if isinstance(error, ServerError):
         # OpenAI's clients repeat every 5xx; this one would fail the same way.
         return {"x-should-retry": "false"}
@@ -72,19 +69,21 @@ async def _on_sintonia_error(request: Request, error: Exception) -> JSONResponse
     assert isinstance(error, SintoniaError)
     if isinstance(error, ServerError):
         _log.error("%s %s", request.scope["sintonia.request_id"], error.message, exc_info=error)
-    return error_response(error)
+    return error_response(as_azure_tells(request.scope, error))
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     """Answer what the framework refuses before any route runs."""
     assert isinstance(error, HTTPException)
     meant = _ROUTING.get(error.status_code, _other)(request.scope)
+    meant = as_azure_tells(request.scope, meant)
     return JSONResponse(envelope(meant), error.status_code, headers=error.headers)
 
 
-async def _on_bad_query(_request: Request, error: Exception) -> JSONResponse:
+async def _on_bad_query(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return error_response(error_of(error.errors(), outer_parts=1))
+    found = error_of(error.errors(), outer_parts=1)
+    return error_response(as_azure_tells(request.scope, found))
 
 
 async def _on_gone(_request: Request, _error: Exception) -> Response:

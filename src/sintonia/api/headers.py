@@ -7,16 +7,23 @@ import secrets
 import time
 from collections.abc import Iterable
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sintonia import ids
+from sintonia.api.azure import azure_headers
 
 API_VERSION = "2020-10-01"
 """What OpenAI's service sends as ``openai-version``."""
 
+ASKED_PATH = "sintonia.asked_path"
+"""Of a request's scope: the path as it was asked for, where another one is routed."""
+
 IGNORED_HEADER = "sintonia-ignored-parameters"
 """Names the parameters of a request that were accepted and do nothing."""
+
+PROJECT_HEADER = "openai-project"
+"""Sent back to a client that names its project."""
 
 _SHOWN_URL_CHARACTERS = 200
 _SHOWN_NAMES = 20
@@ -48,19 +55,23 @@ class StandardHeaders:
 
 
 def standard_headers(scope: Scope) -> dict[str, str]:
-    """Return the headers that OpenAI's service sends with every answer."""
+    """Return the headers that OpenAI's service, or Azure's, sends with every answer."""
     elapsed_seconds = time.perf_counter() - scope["sintonia.began"]
+    project = Headers(scope=scope).get(PROJECT_HEADER, "")
     return {
         "x-request-id": scope["sintonia.request_id"],
         "openai-version": API_VERSION,
         "openai-organization": scope["sintonia.organization"],
         "openai-processing-ms": str(round(elapsed_seconds * 1000)),
+        **azure_headers(scope),
+        **({PROJECT_HEADER: project} if _PLAIN_NAME.match(project) else {}),
     }
 
 
 def request_url(scope: Scope) -> str:
     """Return method and path for a message, cut and free of control characters."""
-    path = "".join(sign if sign.isprintable() else "?" for sign in scope["path"])
+    asked = scope.get(ASKED_PATH, scope["path"])
+    path = "".join(sign if sign.isprintable() else "?" for sign in asked)
     return f"{scope['method']} {path[:_SHOWN_URL_CHARACTERS]}"
 
 

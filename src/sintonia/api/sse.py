@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -17,10 +16,20 @@ from sintonia.errors import SintoniaError
 
 T = TypeVar("T")
 _DONE = "data: [DONE]\n\n"
+_HEARTBEAT = ": waiting\n\n"
+
+
+class Caller(Protocol):
+    """Who waits for an answer; a request over HTTP is one."""
+
+    @property
+    def receive(self) -> Receive:
+        """Wait for what the caller says next: ``http.disconnect`` when it has gone away."""
+        ...
 
 
 class EventStream(StreamingResponse):
-    """Sends each object as a ``data:`` line, then ``[DONE]``.
+    """Sends each object as a ``data:`` line, then ``[DONE]``; ``None`` becomes a comment.
 
     An error raised on purpose becomes an event, since the status is sent already. ``source``
     and what it draws ``from_``, which has begun, are closed when the response ends, also when
@@ -29,7 +38,7 @@ class EventStream(StreamingResponse):
 
     def __init__(
         self,
-        source: AsyncGenerator[Mapping[str, Any], None],
+        source: AsyncGenerator[Mapping[str, Any] | None, None],
         from_: AsyncGenerator[Any, None],
         headers: Mapping[str, str],
     ) -> None:
@@ -49,10 +58,12 @@ class EventStream(StreamingResponse):
                 await generator.aclose()
 
 
-async def _lines(source: AsyncGenerator[Mapping[str, Any], None]) -> AsyncGenerator[str, None]:
+async def _lines(
+    source: AsyncGenerator[Mapping[str, Any] | None, None],
+) -> AsyncGenerator[str, None]:
     try:
         async for value in source:
-            yield _event(value)
+            yield _HEARTBEAT if value is None else _event(value)
     except SintoniaError as error:
         yield _event(envelope(error))
         return
@@ -63,13 +74,13 @@ def _event(value: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(value, ensure_ascii=False, allow_nan=False)}\n\n"
 
 
-async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return what ``work`` returns; cancel it when the client goes away.
+async def until_gone(caller: Caller, work: Coroutine[Any, Any, T]) -> T:
+    """Return what ``work`` returns; cancel it when the caller goes away.
 
-    The body must have been read. Raises ``ClientDisconnect`` when the client went away.
+    The body must have been read. Raises ``ClientDisconnect`` when the caller went away.
     """
     task = asyncio.create_task(work)
-    watch = asyncio.create_task(_gone(request))
+    watch = asyncio.create_task(_gone(caller))
     try:
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -81,6 +92,6 @@ async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(task, watch, return_exceptions=True)
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def _gone(caller: Caller) -> None:
+    while (await caller.receive())["type"] != "http.disconnect":
         pass

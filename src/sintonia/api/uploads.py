@@ -49,25 +49,32 @@ def clear_uploads(home: Path) -> None:
     (home / FOLDER).mkdir()
 
 
+@contextmanager
+def arrival_folder(home: Path) -> Iterator[Path]:
+    """Make a folder for something that is arriving; gone when the block ends."""
+    with tempfile.TemporaryDirectory(dir=home / FOLDER) as folder:
+        yield Path(folder)
+
+
 @asynccontextmanager
 async def receive_upload(
-    request: Request, home: Path, max_file_bytes: int
+    request: Request, home: Path, max_bytes: int, *, part: str = "file"
 ) -> AsyncIterator[Upload]:
-    """Receive a form with one part ``file`` into a folder of its own.
+    """Receive a form with one file, in its part ``part``, into a folder of its own.
 
     Raises ``InvalidRequest``, ``PayloadTooLarge`` and ``InsufficientStorage``.
     """
-    with tempfile.TemporaryDirectory(dir=home / FOLDER) as folder:
-        form = await _receive(request, Path(folder) / "part", max_file_bytes)
-        path = Path(folder) / _harmless(form.filename or "")
-        (Path(folder) / "part").rename(path)
+    with arrival_folder(home) as folder:
+        form = await _receive(request, folder / "part", _FileRule(part, max_bytes))
+        path = folder / harmless(form.filename or "")
+        (folder / "part").rename(path)
         yield Upload(form.fields, form.filename, path)
 
 
-async def _receive(request: Request, path: Path, max_file_bytes: int) -> _Form:
+async def _receive(request: Request, path: Path, rule: _FileRule) -> _Form:
     boundary = _boundary(request)
     with path.open("wb") as file, _form_errors():
-        form = _Form(file, max_file_bytes)
+        form = _Form(file, rule)
         parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
         body = request.stream()
         try:
@@ -80,9 +87,29 @@ async def _receive(request: Request, path: Path, max_file_bytes: int) -> _Form:
         return form
 
 
-def _harmless(filename: str) -> str:
+def harmless(filename: str) -> str:
     """Return a name for the disk that still tells a reader of messages which file is meant."""
     return re.sub(r"[^\w.-]", "_", filename).strip(".")[-100:] or "file"
+
+
+@dataclass(frozen=True)
+class _FileRule:
+    """Which part of a form is the file, and how large it may be."""
+
+    part: str
+    max_bytes: int
+
+    def too_large(self) -> PayloadTooLarge:
+        remedies = {
+            "file": "Split it, send it in parts through /v1/uploads, or have the operator raise "
+            "max_file_bytes.",
+            "data": "Send more and smaller parts.",
+        }
+        return PayloadTooLarge(
+            f"'{self.part}' is larger than {self.max_bytes} bytes, the most that is accepted. "
+            f"{remedies[self.part]}",
+            param=self.part,
+        )
 
 
 @dataclass
@@ -90,7 +117,7 @@ class _Form:
     """Takes a form apart as the parser goes through it."""
 
     file: IO[bytes]
-    max_file_bytes: int
+    rule: _FileRule
     fields: dict[str, str] = field(default_factory=dict)
     filename: str | None = None
     _size_bytes: int = 0
@@ -130,11 +157,13 @@ class _Form:
     def _on_headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
-        self._is_file = self._name == "file" and b"filename" in options
+        self._is_file = self._name == self.rule.part and b"filename" in options
         if not self._is_file:
             return
         if self.filename is not None:
-            raise InvalidRequest("The form has two files. Upload one at a time.", param="file")
+            raise InvalidRequest(
+                "The form has two files. Upload one at a time.", param=self.rule.part
+            )
         self.filename = options[b"filename"].decode("utf-8", "replace")
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
@@ -143,12 +172,8 @@ class _Form:
             _check(len(self._data) <= _MAX_FIELD_BYTES, f"Field '{self._name}' is too long.")
             return
         self._size_bytes += end - start
-        if self._size_bytes > self.max_file_bytes:
-            raise PayloadTooLarge(
-                f"The file is larger than {self.max_file_bytes} bytes, the largest that is "
-                "accepted. Split it, or have the operator raise max_file_bytes.",
-                param="file",
-            )
+        if self._size_bytes > self.rule.max_bytes:
+            raise self.rule.too_large()
         self.file.write(data[start:end])
 
     def _on_part_end(self) -> None:
@@ -163,7 +188,7 @@ def _boundary(request: Request) -> bytes:
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise InvalidRequest(
             "Header Content-Type: a file is uploaded as multipart/form-data with a boundary, "
-            "in the parts 'purpose' and 'file'.",
+            "in the parts that the endpoint names.",
             code="invalid_content_type",
         )
     return options[b"boundary"]
@@ -171,7 +196,7 @@ def _boundary(request: Request) -> bytes:
 
 def _check(holds: bool, rule: str) -> None:
     if not holds:
-        raise InvalidRequest(f"{rule} Send the parts 'purpose' and 'file' only.")
+        raise InvalidRequest(f"{rule} Send only the parts that the endpoint names.")
 
 
 @contextmanager

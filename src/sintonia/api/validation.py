@@ -52,7 +52,8 @@ def param_of(location: Sequence[str | int]) -> str:
         if isinstance(part, int):
             path += f"[{part}]"
         elif not part.startswith(TAG):
-            path += f".{part}" if path else part
+            shown_part = part[:_SHOWN_CHARACTERS]
+            path += f".{shown_part}" if path else shown_part
     return path
 
 
@@ -65,7 +66,7 @@ def _missing(param: str, _finding: Finding) -> InvalidRequest:
 def _unknown(param: str, _finding: Finding) -> InvalidRequest:
     shown = param[:_SHOWN_CHARACTERS]
     return UnknownParameter(
-        f"Unknown parameter: '{shown}': extra fields not permitted. Leave it out.", param=shown
+        f"Unrecognized request argument supplied: {shown}. Leave it out.", param=shown
     )
 
 
@@ -86,9 +87,10 @@ def _out_of_range(sign: str, bound: str, side: str) -> Callable[[str, Finding], 
         value, limit = finding["input"], finding["ctx"][bound]
         kind = "decimal" if isinstance(limit, float) or isinstance(value, float) else "integer"
         bounds = f"{sign} {limit:g}" if isinstance(limit, float) else f"{sign} {limit}"
+        got = value[:_SHOWN_CHARACTERS] if isinstance(value, str) else shown(value)  # of a query
         return InvalidRequest(
             f"Invalid '{param}': {kind} {side}imum value. "
-            f"Expected a value {bounds}, but got {shown(value)} instead.",
+            f"Expected a value {bounds}, but got {got} instead.",
             param=param,
             code=f"{kind}_{side.replace(' ', '_')}_value",
         )

@@ -6,7 +6,7 @@ import platform
 
 import typer
 
-from sintonia.cli import data, files, gc, jobs, models
+from sintonia.cli import data, files, gc, jobs, migrate, models
 from sintonia.cli.chat import chat
 from sintonia.cli.demo import demo
 from sintonia.cli.finetune import finetune
@@ -37,6 +37,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(files.app, name="files")
 app.add_typer(data.app, name="data")
+app.add_typer(migrate.app, name="migrate")
 app.command()(serve)
 app.command()(stop)
 app.command("gc")(gc.gc)

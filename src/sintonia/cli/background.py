@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from sintonia.cli.client import Client
+from sintonia.cli.client import Client, Json
 from sintonia.cli.homes import ServerFolder, ServerRecord, is_last_user, last_lines
 from sintonia.cli.output import error_console, print_note
 from sintonia.errors import ServerUnreachable, SintoniaError
@@ -49,6 +49,12 @@ def connect(settings: Settings, server: str | None = None) -> Iterator[Client]:
             finally:
                 if record.on_demand:
                     _leave(folder, record, client, clients)
+
+
+def needs_server(job: Json) -> bool:
+    """Tell whether a job waits or runs here; one that was brought over never does."""
+    is_imported = bool((job.get("sintonia") or {}).get("imported_from"))
+    return job["status"] not in AT_REST and not is_imported
 
 
 def lasting_url(settings: Settings, client: Client) -> str:
@@ -154,7 +160,7 @@ def _leave(folder: ServerFolder, record: ServerRecord, client: Client, clients: 
     if not is_last_user(clients):
         return
     try:
-        unfinished = [job["id"] for job in client.jobs() if job["status"] not in AT_REST]
+        unfinished = [job["id"] for job in client.jobs() if needs_server(job)]
     except SintoniaError:
         unfinished = []
     if unfinished:

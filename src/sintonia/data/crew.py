@@ -2,7 +2,8 @@
 
 Each is ``python -m sintonia.data.crew``. The parent says which part and reads what was found: one
 line of JSON and then the arrays' bytes. Parts are answered in the order they were asked for, so
-what comes of a file is the same, byte for byte, with a crew and without one. Only a few parts are
+what comes of a file is the same, byte for byte, with a crew and without one. What a process that
+was killed leaves unanswered the parent checks itself. Only a few parts are
 on their way at once, so memory does not grow with the file. A process of the crew ends when the
 parent does.
 """
@@ -24,12 +25,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from sintonia.cores import num_cores
 from sintonia.data.checking import Checker, Columns, Counts, EncodingRules, Findings
 from sintonia.data.parts import Part
 from sintonia.data.problems import ProblemLog
 from sintonia.data.renderer import Renderer, RendererFiles
 from sintonia.domain.datasets import Problem
-from sintonia.errors import ServerError
 
 MIN_FILE_BYTES = 4 * 1024 * 1024
 """A smaller file is checked before a crew would have started."""
@@ -67,20 +68,14 @@ def check_parts(
 
 def usual_processes(size_bytes: int) -> int:
     """Return how many processes a file of this size is worth."""
-    return 1 if size_bytes < MIN_FILE_BYTES else min(_num_cores(), MAX_PROCESSES)
-
-
-def _num_cores() -> int:
-    """Return how many cores this process may use, which only Linux tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return 1 if size_bytes < MIN_FILE_BYTES else min(num_cores(), MAX_PROCESSES)
 
 
 class Crew:
     """So many processes that check parts of one file; a context, at whose end they end."""
 
     def __init__(self, checker: Checker, format_name: str, processes: int) -> None:
+        self._checker, self._format_name = checker, format_name
         self._members = [_Member() for _ in range(processes)]
         order = json.dumps(_order(checker, format_name)).encode() + b"\n"
         for member in self._members:  # once all of them are starting: each takes it when it has
@@ -100,14 +95,17 @@ class Crew:
 
     def check(self, parts: Iterable[Part]) -> Iterator[Findings]:
         """Yield what is found in each of ``parts``, in their order."""
-        asked: deque[_Member] = deque()
+        asked: deque[tuple[_Member, Part]] = deque()
         for member, part in zip(cycle(self._members), parts, strict=False):
             if len(asked) == _PARTS_AHEAD * len(self._members):
-                yield asked.popleft().answer()
+                yield self._found(*asked.popleft())
             member.ask(part)
-            asked.append(member)
+            asked.append((member, part))
         while asked:
-            yield asked.popleft().answer()
+            yield self._found(*asked.popleft())
+
+    def _found(self, member: _Member, part: Part) -> Findings:
+        return member.answer() or self._checker.check(part, self._format_name)
 
 
 class _Member:
@@ -124,17 +122,16 @@ class _Member:
     def ask(self, part: Part) -> None:
         self.say(json.dumps(asdict(part)).encode() + b"\n")
 
-    def answer(self) -> Findings:
-        head = self._from.readline()
-        if not head.endswith(b"\n"):
-            raise ServerError(
-                "A process that encodes rows ended before its work was done (killed, perhaps by a "
-                "system short of memory). Try again."
-            )
-        return _read_findings(json.loads(head), self._from)
+    def answer(self) -> Findings | None:
+        """Return what it found in the oldest part that waits; ``None``: it ended before."""
+        with suppress(EOFError):
+            head = self._from.readline()
+            if head.endswith(b"\n"):
+                return _read_findings(json.loads(head), self._from)
+        return None
 
     def say(self, line: bytes) -> None:
-        with suppress(BrokenPipeError):  # told when it should answer
+        with suppress(BrokenPipeError):  # seen when it should answer
             self._to.write(line)
             self._to.flush()
 
@@ -207,7 +204,7 @@ def _read_findings(head: dict[str, Any], source: IO[bytes]) -> Findings:
         counts=Counts(**head["counts"]),
     )
     for values, length in zip(_arrays(found), head["lengths"], strict=True):
-        values.frombytes(source.read(length * values.itemsize))
+        values.fromfile(source, length)
     return found
 
 

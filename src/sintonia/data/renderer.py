@@ -23,6 +23,7 @@ from sintonia import ids
 from sintonia.data import chat_template
 from sintonia.data.probe import Probe, Shape, role_shapes, shape_of
 from sintonia.data.special_tokens import SpecialTokens
+from sintonia.data.token_bytes import TokenBytes, TokenText
 from sintonia.domain.examples import (
     ChatExample,
     CompletionExample,
@@ -84,6 +85,7 @@ class Renderer:
         ends = (*files.stop_tokens, files.bos_token or "")
         self._special = SpecialTokens(files.tokenizer_json, ends)
         self._tokenizer = self._special.tokenizer
+        self._bytes = TokenBytes(self._tokenizer, files.tokenizer_json)
         self._template = chat_template.compile_template(files.template)
         self._bos_token = files.bos_token or ""
         self._end_token = files.stop_tokens[0]
@@ -153,6 +155,10 @@ class Renderer:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``; special tokens are left out, broken UTF-8 is U+FFFD."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def token_text(self, token_id: int, *, is_first: bool = False) -> TokenText:
+        """Return what a token adds to the text of ``decode``; ``is_first``: it begins the text."""
+        return self._bytes.of(token_id, is_first=is_first)
 
     def parse(self, text: str) -> ParsedMessage:
         """Split an answer into text and tool calls.

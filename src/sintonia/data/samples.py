@@ -92,6 +92,18 @@ class Samples:
         """S."""
         return len(self._prompts)
 
+    @property
+    def computed_tokens_R(self) -> IntArray:  # noqa: N802
+        """Tokens of a forest of each row: those of ``row_tokens_R`` unless sequences are apart."""
+        if not self._are_apart:
+            return self.row_tokens_R
+        return np.diff(self._starts[self._first])
+
+    @property
+    def row_of_the_longest_sequence(self) -> int:
+        """Return the row of the sequence that has the most tokens."""
+        return int(self._rows[np.diff(self._starts).argmax()])
+
     def with_references(self, references_S: NDArray[np.float64]) -> Samples:
         """Return the same rows, whose sequences know their log-probability as the job began."""
         assert references_S.shape == (self.num_sequences,), "one for each sequence"

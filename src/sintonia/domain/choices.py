@@ -210,7 +210,7 @@ class Choices:
     """The most tokens that go through the model at once; never changes the result's meaning."""
     gradient_checkpointing: _Flag | None = None
     precision: Literal["auto", "float32", "bfloat16"] | None = None
-    """``"auto"``: what the hardware is fastest with."""
+    """``"auto"``: bfloat16 on a GPU that computes with it, float32 anywhere else."""
     quantization: Annotated[Quantization, Field(strict=False)] | None = None
     compile: _Flag | None = None
     """Let torch compile the layers; needs a C++ compiler where training runs."""
@@ -231,6 +231,8 @@ class Extension(Choices):
 
 
 _EXTENSION = TypeAdapter(Extension)
+_UNKNOWN_NAME = ("extra_forbidden", "unexpected_keyword_argument")
+"""pydantic's types of findings whose place ends in the unknown name."""
 
 
 def extension_of(values: Mapping[str, Any]) -> Extension:
@@ -257,10 +259,11 @@ def read_extension(values: Mapping[str, Any]) -> tuple[Extension, list[InvalidRe
         except ValidationError as problem:
             findings = problem.errors(include_url=False)
         for finding in findings:
-            path = _path(finding["loc"])
+            parts = parts_of(finding)
+            path = ".".join(map(str, parts))
             told = f"Setting {path} {finding['input']!r}: {finding['msg']}."
             errors.setdefault(path, InvalidValue(told, param=path))
-            rest = without(rest, parts_of(finding["loc"])) or {}
+            rest = without(rest, parts) or {}
 
 
 def without(values: Any, location: Sequence[str | int]) -> Any:
@@ -273,10 +276,12 @@ def without(values: Any, location: Sequence[str | int]) -> Any:
     return rest if inside is None else {**rest, first: inside}
 
 
-def parts_of(location: tuple[str | int, ...]) -> list[str | int]:
-    """Return a location without the tags of unions."""
-    return [part for part in location if not str(part).startswith("~")]
+def parts_of(finding: Mapping[str, Any]) -> list[str | int]:
+    """Return where one of pydantic's findings is, without the tags of unions.
 
-
-def _path(location: tuple[str | int, ...]) -> str:
-    return ".".join(map(str, parts_of(location)))
+    A name that nobody knows is the caller's, whatever it begins with.
+    """
+    location = finding["loc"]
+    is_name = finding["type"] in _UNKNOWN_NAME
+    tags, name = (location[:-1], location[-1:]) if is_name else (location, ())
+    return [*(part for part in tags if not str(part).startswith("~")), *name]

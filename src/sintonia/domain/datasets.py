@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 MIN_EXAMPLES = 10
@@ -25,6 +26,12 @@ class Problem:
     """Message of the row, from 1."""
     field: str | None = None
     """The key at fault, like ``messages[1].role``."""
+
+    @property
+    def sentence(self) -> str:
+        """The message, with the line where the number of the example is another one."""
+        is_named = self.line is None or re.search(rf"\b(Example|line) {self.line}\b", self.message)
+        return self.message if is_named else f"{self.message} (line {self.line})"
 
 
 @dataclass(frozen=True)
@@ -53,12 +60,12 @@ class DatasetReport:
 
     def listing(self, limit: int = MAX_PROBLEMS_LISTED) -> tuple[str, ...]:
         """Return one sentence for each problem up to ``limit``, and one for how many more."""
-        shown = tuple(problem.message for problem in self.problems[:limit])
+        shown = tuple(problem.sentence for problem in self.problems[:limit])
         more = self.num_problems - len(shown)
         return (*shown, f"And {more} more problem{'s' if more > 1 else ''}.") if more else shown
 
     def summary(self, limit: int = 3) -> str:
         """Return the first problems in one sentence each, and how many more there are."""
-        shown = " ".join(problem.message for problem in self.problems[:limit])
+        shown = " ".join(problem.sentence for problem in self.problems[:limit])
         more = self.num_problems - min(limit, len(self.problems))
         return shown + (f" ({more} more problem{'s' if more > 1 else ''})" if more > 0 else "")

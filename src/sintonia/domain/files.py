@@ -16,9 +16,21 @@ class FilePurpose(StrEnum):
     USER_DATA = "user_data"
     EVALS = "evals"
     FINE_TUNE_RESULTS = "fine-tune-results"
+    BATCH_OUTPUT = "batch_output"
+    ASSISTANTS_OUTPUT = "assistants_output"
 
 
-UPLOADABLE = tuple(p for p in FilePurpose if p is not FilePurpose.FINE_TUNE_RESULTS)
+_PRODUCED = (
+    FilePurpose.FINE_TUNE_RESULTS,
+    FilePurpose.BATCH_OUTPUT,
+    FilePurpose.ASSISTANTS_OUTPUT,
+)
+UPLOADABLE = tuple(p for p in FilePurpose if p not in _PRODUCED)
+
+DEFAULT_LIFE_SECONDS = {FilePurpose.BATCH: 30 * 24 * 3600}
+"""How long a file lives when nothing else is asked for; others live until they are deleted."""
+MIN_LIFE_SECONDS = 3600
+MAX_LIFE_SECONDS = 30 * 24 * 3600
 
 
 class FileStatus(StrEnum):

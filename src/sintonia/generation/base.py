@@ -31,6 +31,17 @@ class SamplingParams:
     seed: int | None = None
     stop_token_ids: tuple[int, ...] = ()
     """A token of these ends the answer and is reported as the last one."""
+    frequency_penalty: float = 0.0
+    """Taken from a token's logit for each time that the answer has it already."""
+    presence_penalty: float = 0.0
+    """Taken once from the logit of each token that the answer has already."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Tokens and what is added to their logits; each token once."""
+    top_logprobs: int | None = None
+    """How many of the likeliest tokens are told at each place, beside the log-probability of the
+    token that stands there; ``None``: no log-probabilities at all."""
+    prompt_logprobs: bool = False
+    """Whether they are told for the prompt too; an answer of 0 tokens is allowed then."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +58,13 @@ def check_request(request: GenerationRequest) -> None:
     """Refuse what no engine can continue. Raises ``InvalidValue``."""
     if not request.prompt_ids:
         raise InvalidValue("The prompt has 0 tokens: at least 1 is needed. Send some text.")
-    if request.sampling.max_tokens < 1:
+    sampling = request.sampling
+    if sampling.prompt_logprobs and sampling.top_logprobs is None:
+        raise InvalidValue("prompt_logprobs needs top_logprobs. Say how many, 0 or more.")
+    least = 0 if sampling.prompt_logprobs else 1
+    if sampling.max_tokens < least:
         raise InvalidValue(
-            f"max_tokens {request.sampling.max_tokens}: must be at least 1. Ask for a token."
+            f"max_tokens {sampling.max_tokens}: must be at least {least}. Ask for a token."
         )
 
 
@@ -61,12 +76,30 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True)
-class TokenChunk:
-    """What one or more decode steps added to a request."""
+class TokenLogprob:
+    """What the model thought of a token, in natural logarithms of probabilities.
 
-    token_ids: tuple[int, ...]
+    They are those of the model itself: before temperature, ``top_p``, penalties and bias.
+    """
+
+    logprob: float
+    """Of the token that stands there; minus infinity when the model rules it out."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens in its place, the likeliest first."""
+
+
+@dataclass(frozen=True)
+class TokenChunk:
+    """What one or more steps added to a request."""
+
+    token_ids: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
     """Set on the last chunk of a request."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each of ``token_ids`` when the request asks for them."""
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """The next tokens of the prompt, when asked for: its second token is the first that has one.
+    All of them come before or with the first of ``token_ids``."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +122,11 @@ class Engine(Protocol):
         Raises ``RefusedModel`` when the weights cannot be loaded, ``ContextLengthExceeded``
         when the prompt does not fit, ``TooManyRequests`` when the queue is full.
         """
+        ...
+
+    @property
+    def num_held(self) -> int:
+        """How many requests run or wait, as far as this process has sent them."""
         ...
 
     async def unload(self, adapter_or_base_sha256: str) -> None:

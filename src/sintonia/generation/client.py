@@ -54,6 +54,11 @@ class EngineClient:
             if not finished:
                 connection.send_soon({"op": "cancel", "id": call_id})
 
+    @property
+    def num_held(self) -> int:
+        """How many requests run or wait; those of other processes are not known here."""
+        return 0 if self._connection is None else len(self._connection.mailboxes)
+
     async def unload(self, adapter_or_base_sha256: str) -> None:
         """Drop weights in the engine. Raises ``EngineUnavailable``."""
         await self._ask({"op": "unload", "sha256": adapter_or_base_sha256})

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from sintonia.generation.base import (
     ModelRef,
     SamplingParams,
     TokenChunk,
+    TokenLogprob,
 )
 from sintonia.settings import Settings
 
@@ -69,29 +70,48 @@ def encode_request(request: GenerationRequest) -> dict[str, Any]:
 def decode_request(data: Any) -> GenerationRequest:
     """Return the request in ``data``. Raises ``InvalidValue`` when it is not one."""
     try:
-        sampling = {**data["sampling"], "stop_token_ids": tuple(data["sampling"]["stop_token_ids"])}
         return GenerationRequest(
             id=data["id"],
             model=ModelRef(**data["model"]),
             prompt_ids=tuple(data["prompt_ids"]),
-            sampling=SamplingParams(**sampling),
+            sampling=_decode_sampling(data["sampling"]),
         )
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         raise InvalidValue(
             "The engine cannot read the request: a part is missing or unknown. "
             "Run server and engine from the same version."
         ) from None
 
 
+def _decode_sampling(data: dict[str, Any]) -> SamplingParams:
+    bias = tuple((token_id, value) for token_id, value in data["logit_bias"])
+    stops = tuple(data["stop_token_ids"])
+    return SamplingParams(**{**data, "logit_bias": bias, "stop_token_ids": stops})
+
+
 def encode_chunk(chunk: TokenChunk) -> dict[str, Any]:
-    """Return a chunk as JSON values."""
-    return asdict(chunk)
+    """Return a chunk as JSON values; what it has none of is left out."""
+    encoded: dict[str, Any] = {"token_ids": chunk.token_ids, "finish_reason": chunk.finish_reason}
+    if chunk.logprobs:
+        encoded["logprobs"] = [(one.logprob, one.top) for one in chunk.logprobs]
+    if chunk.prompt_logprobs:
+        encoded["prompt_logprobs"] = [(one.logprob, one.top) for one in chunk.prompt_logprobs]
+    return encoded
 
 
 def decode_chunk(data: dict[str, Any]) -> TokenChunk:
     """Return the chunk in ``data``."""
     reason = data["finish_reason"]
-    return TokenChunk(tuple(data["token_ids"]), FinishReason(reason) if reason else None)
+    return TokenChunk(
+        token_ids=tuple(data["token_ids"]),
+        finish_reason=FinishReason(reason) if reason else None,
+        logprobs=_decode_logprobs(data.get("logprobs", ())),
+        prompt_logprobs=_decode_logprobs(data.get("prompt_logprobs", ())),
+    )
+
+
+def _decode_logprobs(data: Iterable[Any]) -> tuple[TokenLogprob, ...]:
+    return tuple(TokenLogprob(own, tuple(map(tuple, top))) for own, top in data)
 
 
 def encode_status(status: EngineStatus) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from sintonia.errors import DamagedCheckpoint, InsufficientStorage, TrainerFaile
 from sintonia.jobs.context import WorkerContext
 from sintonia.jobs.settle import settle
 from sintonia.jobs.watch import Ending, Followed, Watch
+from sintonia.runs import memory
 from sintonia.runs.layout import AttemptFolder, RunFolder, step_of
-from sintonia.runs.records import OUT_OF_MEMORY, ExitRecord, ExitStatus
+from sintonia.runs.records import ExitRecord, ExitStatus
 from sintonia.runs.spec import read_spec
 from sintonia.sealed import MANIFEST
 from sintonia.store import Claim, ClaimLost
@@ -57,7 +58,7 @@ def run_job(context: WorkerContext, claim: Claim) -> None:
             queue.release(claim)
             return
         is_given_up = claim.failures_after(newest_step) >= context.settings.trainer_attempts
-        if is_given_up and not _lacked_room(followed):
+        if is_given_up and not _lacked_room(context, followed):
             queue.fail(claim, _why(context, followed))
             return
         claim = _launch(context, queue.retry(claim, newest_step, _retry_message(followed)))
@@ -196,15 +197,15 @@ def _met_a_full_disk(followed: Followed) -> bool:
     return followed.exit is not None and followed.exit.code == InsufficientStorage.default_code
 
 
-def _lacked_room(followed: Followed) -> bool:
+def _lacked_room(context: WorkerContext, followed: Followed) -> bool:
     """Tell whether the attempt ended for want of disk or memory.
 
     It does not count against the job: a disk is waited for, and each attempt that lacked memory
-    is followed by one that needs half of it, down to one row at a time.
+    is followed by one that needs half of it, down to one row at a time. The next attempt looks at
+    the same signs, so those that are not counted come to an end.
     """
-    return _met_a_full_disk(followed) or (
-        followed.exit is not None and followed.exit.code == OUT_OF_MEMORY
-    )
+    attempt = context.run_folder(followed.claim.job.id).attempt(followed.claim.attempt)
+    return _met_a_full_disk(followed) or memory.ran_out(attempt)
 
 
 def _retry_message(followed: Followed) -> str:

@@ -11,21 +11,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from sintonia.bases.plain_lora import unlike_lora
 from sintonia.errors import ModelNotAvailable
 from sintonia.runs.spec import LoraSettings
 from sintonia.sealed import read_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-UNLIKE_LORA = (
-    "use_dora",
-    "alpha_pattern",
-    "rank_pattern",
-    "modules_to_save",
-    "trainable_token_indices",
-)
-"""Options of PEFT that scale, shape or add to the update otherwise than plain LoRA does."""
-PLAIN_STARTS = (True, False, "gaussian", "orthogonal")
-"""Values of ``init_lora_weights`` that leave the base's weights as they are."""
 
 
 def lora_of(folder: Path, model: str) -> LoraSettings:
@@ -34,14 +25,9 @@ def lora_of(folder: Path, model: str) -> LoraSettings:
     Raises ``ModelNotAvailable`` naming ``model`` when it is not plain LoRA.
     """
     config = read_json(folder / CONFIG)
-    for key in UNLIKE_LORA:
-        if config.get(key):
-            raise _refusal(model, f"its adapter uses {key}")
-    start = config.get("init_lora_weights", True)
-    if start not in PLAIN_STARTS:
-        raise _refusal(model, f"its adapter began with init_lora_weights={start}")
-    if config.get("bias", "none") != "none":
-        raise _refusal(model, "its adapter trained biases")
+    why = unlike_lora(config)
+    if why is not None:
+        raise _refusal(model, why)
     return LoraSettings(
         rank=config["r"],
         alpha=config["lora_alpha"],

@@ -32,6 +32,7 @@ class ItemKind(StrEnum):
     FILE = "file"
     ORPHAN = "orphaned file"
     RUN = "run"
+    BATCH = "batch"
     CACHE = "cache"
     DOWNLOAD = "download"
     UPLOAD = "upload"
@@ -62,6 +63,7 @@ def survey(settings: Settings, store: Store) -> list[Item]:
         *_files(store),
         *_orphans(store),
         *_runs(settings, jobs),
+        *_batches(settings, store),
         *_caches(settings, jobs),
         *_downloads(settings),
         *_uploads(settings),
@@ -144,6 +146,14 @@ def _runs(settings: Settings, jobs: dict[str, Job]) -> Iterator[Item]:
             yield _folder_item(ItemKind.RUN, folder, f"its job is over: {job.status}", "")
         else:
             yield _folder_item(ItemKind.RUN, folder, "", f"its job is not over: {job.status}")
+
+
+def _batches(settings: Settings, store: Store) -> Iterator[Item]:
+    active = {batch.id for batch in store.batches.active()}
+    for folder in _children(settings.home / "batches"):
+        removable = "" if folder.name in active else "its batch is over"
+        if folder.is_dir():
+            yield _folder_item(ItemKind.BATCH, folder, removable, "its batch is not over")
 
 
 def _caches(settings: Settings, jobs: dict[str, Job]) -> Iterator[Item]:

@@ -105,10 +105,15 @@ def remove_unlisted(context: WorkerContext, job_id: str) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def result_table(metrics: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return the result file: a row for each step, empty cells where nothing was measured."""
+def result_table(
+    metrics: Iterable[Mapping[str, Any]], columns: Mapping[str, str] = RESULT_COLUMNS
+) -> bytes:
+    """Return the result file: a row for each step, empty cells where nothing was measured.
+
+    ``columns`` names the metric behind each; rewards come after them.
+    """
     steps = list(metrics)
-    columns = dict(RESULT_COLUMNS)
+    columns = dict(columns)
     if any(name in row for row in steps for name in REWARD_COLUMNS):
         columns |= {name: name for name in REWARD_COLUMNS}
     text = io.StringIO()

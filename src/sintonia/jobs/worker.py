@@ -6,7 +6,6 @@ the next.
 
 from __future__ import annotations
 
-import errno
 import logging
 import signal
 import threading
@@ -25,6 +24,7 @@ from sintonia.jobs.executors.local import LocalExecutor
 from sintonia.jobs.leases import KeptClaim
 from sintonia.jobs.prepare import NotYet, prepare_job
 from sintonia.jobs.processes import is_known_dead, worker_name
+from sintonia.sealed import FULL_DISK
 from sintonia.settings import Settings
 from sintonia.store import Claim, ClaimLost, Stage, Store
 
@@ -167,7 +167,7 @@ def _expire_leases_of_the_dead(context: WorkerContext) -> None:
 def _is_disk_full(problem: InsufficientStorage | OSError) -> bool:
     if isinstance(problem, InsufficientStorage):
         return True
-    return problem.errno in (errno.ENOSPC, errno.EDQUOT)
+    return problem.errno in FULL_DISK
 
 
 def _note_full_disk(context: WorkerContext, claim: Claim) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from sintonia.errors import InvalidValue, RefusedModel
+from sintonia.models import lora_starts
 from sintonia.models.lora import LINEAR, LoraLinear, scale_of
 from sintonia.runs.spec import LoraInit, LoraSettings
 from sintonia.sealed import read_json, write_json
@@ -73,9 +74,16 @@ def layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
 
 
 def reset(model: nn.Module, seed: int) -> None:
-    """Draw every adapter anew from ``seed``."""
+    """Draw every adapter anew from ``seed``.
+
+    Raises ``InvalidValue`` for a rank that a start from the weights does not have in all layers.
+    """
+    found = [layer for _, layer in layers(model)]
+    for init, rank in {(layer.init, len(layer.lora_a)) for layer in found}:
+        shapes = [(len(layer.lora_b), layer.lora_a.shape[1]) for layer in found]
+        lora_starts.require_rank(init, rank, shapes)
     generator = torch.Generator().manual_seed(seed)
-    for _, layer in layers(model):
+    for layer in found:
         layer.reset(generator)
 
 

@@ -27,6 +27,7 @@ from sintonia.models.attention import ForestOnDevice
 from sintonia.models.blocks import Attended, Blocks, Projected, attend_backward, attend_forward
 from sintonia.models.joined import Joined
 from sintonia.models.lora import LoraLinear
+from sintonia.models.quantized import Nf4Linear
 
 _LLAMA_SHAPED = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"})
 _TOLERANCE = 1e-4
@@ -74,6 +75,8 @@ def _answer(model: PreTrainedModel) -> Tensor:
 def _is_plain(layer: Any) -> bool:
     """Tell whether a layer computes with frozen float32 weights on a processor."""
     modules: list[Any] = list(layer.modules())
+    if any(isinstance(module, Nf4Linear) for module in modules):
+        return False
     adapters = [m for m in modules if isinstance(m, LoraLinear)]
     bases = [m for m in modules if isinstance(m, nn.Linear)]
     norms = [layer.input_layernorm, layer.post_attention_layernorm]

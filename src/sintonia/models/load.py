@@ -26,6 +26,7 @@ from sintonia.errors import RefusedModel
 from sintonia.models import attention
 from sintonia.models.attention import NAME, ForestOnDevice
 from sintonia.models.quantized import quantize
+from sintonia.runs.memory import is_out_of_memory
 
 _TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """Largest difference that rounding may leave, as a part of the largest logit."""
@@ -60,7 +61,8 @@ def load_base(folder: Path, place: Place | None = None) -> PreTrainedModel:
 
     ``attention.is_used_by`` tells whether it does; otherwise each row is computed by itself, with
     the model's own attention. Raises ``RefusedModel`` for an architecture that transformers does
-    not know, for missing weights, and for a model that looks ahead.
+    not know, for missing weights, and for a model that looks ahead. Want of memory is raised as it
+    came.
     """
     place = place or Place()
     attention.register()
@@ -73,6 +75,8 @@ def load_base(folder: Path, place: Place | None = None) -> PreTrainedModel:
             model = _load(folder, config, place, None)
             check_causal(model)
     except _LOAD_ERRORS as problem:
+        if is_out_of_memory(problem):
+            raise
         raise RefusedModel(f"{folder.name} cannot be loaded: {problem}") from None
     return model
 
@@ -136,7 +140,9 @@ def follows_forest(model: PreTrainedModel) -> bool:
     try:
         together, calls = _logits_by_sequence(model, build_forest(branches))
         alone = [_logits_by_sequence(model, build_forest([branch]))[0][0] for branch in branches]
-    except _PROBE_ERRORS:
+    except _PROBE_ERRORS as problem:
+        if is_out_of_memory(problem):  # of the machine, not of the family
+            raise
         return False
     if calls != model.config.get_text_config().num_hidden_layers:
         return False

@@ -1,6 +1,7 @@
 """A linear layer with a trained low-rank update (Hu et al. 2021).
 
-``y = x (W + s B A)^T + b`` with ``s = alpha / rank``, for rsLoRA ``alpha / sqrt(rank)``. On
+``y = x (W + s B A)^T + b`` with ``s = alpha / rank``, for rsLoRA ``alpha / sqrt(rank)``. Fused
+layers (``decoder``) compute it beside the weight. Here, in the modules of other families, on
 float32 weights without dropout the update is added to the weight once for each optimizer step,
 and one product goes forward and one back: fewer passes over the activations than a side branch.
 On weights that are rounded, to 16 bits or to 4, the sum would lose the update, and dropout needs
@@ -62,7 +63,7 @@ class LoraLinear(nn.Module):
         self.dropout = lora.dropout
         self.may_merge = True
         self.scale = scale_of(lora)
-        self._init = lora.init
+        self.init = lora.init
         weight = self._weight()
         outputs, inputs = weight.shape
         self.lora_a = nn.Parameter(weight.new_zeros(lora.rank, inputs, dtype=torch.float32))
@@ -93,7 +94,7 @@ class LoraLinear(nn.Module):
         """Begin as the base alone, in the way that the settings say."""
         weight = self._weight().float().cpu()
         layer = lora_starts.Layer(weight, self.lora_a.shape[0], self.scale)
-        begun = lora_starts.draw(self._init, layer, generator)
+        begun = lora_starts.draw(self.init, layer, generator)
         self.lora_a.copy_(begun.a)
         self.lora_b.copy_(begun.b)
         self._take_off(begun.a, begun.b) if begun.is_taken_off else self._take_off(None, None)

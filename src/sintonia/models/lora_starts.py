@@ -9,7 +9,7 @@ so that the base's own tensors, which others share, stay as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ from sintonia.runs.spec import LoraInit
 
 _POWER_ITERATIONS = 16
 """Of the randomized decomposition; PiSSA's paper finds no difference to the exact one."""
+_FROM_WEIGHTS = (LoraInit.PISSA, LoraInit.OLORA)
 _EXACT_UP_TO = 256
 """Smaller weights are decomposed exactly."""
 
@@ -79,7 +80,6 @@ def _orthogonal(layer: Layer, generator: torch.Generator) -> Factors:
 
 def _pissa(layer: Layer, generator: torch.Generator) -> Factors:
     """The largest singular vectors, each factor with the root of the values."""
-    _require_rank(layer)
     u, values, v = _decompose(layer.weight_OI, layer.rank, generator)
     root = (values / layer.scale).sqrt()
     return Factors((v * root).t().contiguous(), (u * root).contiguous(), is_taken_off=True)
@@ -87,18 +87,17 @@ def _pissa(layer: Layer, generator: torch.Generator) -> Factors:
 
 def _olora(layer: Layer, _generator: torch.Generator) -> Factors:
     """The first columns and rows of a QR decomposition."""
-    _require_rank(layer)
     q, r = torch.linalg.qr(layer.weight_OI)
     rank = layer.rank
     return Factors(r[:rank].contiguous(), q[:, :rank].contiguous(), is_taken_off=True)
 
 
-def _require_rank(layer: Layer) -> None:
-    """Raise ``InvalidValue`` for a weight that has fewer directions than the adapter."""
-    most = min(layer.weight_OI.shape)
-    if layer.rank > most:
+def require_rank(init: LoraInit, rank: int, shapes: Iterable[tuple[int, ...]]) -> None:
+    """Raise ``InvalidValue`` where a weight of ``shapes`` has fewer directions than needed."""
+    most = min(map(min, shapes), default=rank)
+    if init in _FROM_WEIGHTS and rank > most:
         raise InvalidValue(
-            f"LoRA rank {layer.rank}: a start from the weight itself has at most {most} directions "
+            f"LoRA rank {rank}: a start from the weight itself has at most {most} directions "
             "in this model's smallest layer. Lower the rank, or choose another `init`.",
             param="lora.rank",
         )

@@ -73,12 +73,29 @@ def check_installed() -> None:
 def quantize(model: nn.Module, names: Collection[str], device: torch.device) -> None:
     """Put the linear layers that have one of ``names`` on ``device`` in four bits, one by one.
 
-    So the device never holds them as wide as they are stored.
+    So the device never holds them as wide as they are stored. Raises ``InvalidValue`` where none
+    of them can be.
     """
     for path, module in list(model.named_modules()):
         parent, _, name = path.rpartition(".")
         if name in names and isinstance(module, nn.Linear | Conv1D) and _fills_blocks(module):
             setattr(model.get_submodule(parent), name, Nf4Linear(module, device))
+    if names and not count_layers(model, names)[0]:
+        raise InvalidValue(
+            f"Setting quantization nf4: no linear layer of this model has inputs that fill blocks "
+            f"of {BLOCK}, so nothing would be kept in four bits. Leave the setting out.",
+            param="sintonia.quantization",
+        )
+
+
+def count_layers(model: nn.Module, names: Collection[str]) -> tuple[int, int]:
+    """Return how many of the layers that have one of ``names`` are in four bits, and of how many.
+
+    Adapters may be over them.
+    """
+    named = [m for path, m in model.named_modules() if path.rpartition(".")[2] in names]
+    narrow = [m for m in named if any(isinstance(part, Nf4Linear) for part in m.modules())]
+    return len(narrow), len(named)
 
 
 def _fills_blocks(linear: nn.Linear | Conv1D) -> bool:

@@ -114,7 +114,6 @@ def plan(request: PlanRequest) -> TrainSpec:
     length = _length(ledger, request)
     total_steps = length["total_steps"]
     tuning = resolve_tuning(ledger, request.method.choices, parent=_parent_tuning(request))
-    is_validated = request.validation is not None
     spec = TrainSpec(
         run_id=request.run_id,
         objective=OBJECTIVES[request.method.type],
@@ -131,11 +130,11 @@ def plan(request: PlanRequest) -> TrainSpec:
         lora=_lora(ledger, request) if tuning is Tuning.LORA else None,
         seed=request.seed,
         truncate=request.truncate,
-        validate_every_steps=max(1, total_steps // VALIDATIONS_A_RUN) if is_validated else 0,
+        validate_every_steps=max(1, total_steps // VALIDATIONS_A_RUN) if has_validation else 0,
         early_stopping=resolve_early_stopping(
             ledger,
             request.method.choices,
-            is_usual=is_validated and request.method.hyperparameters.n_epochs == AUTO,
+            is_usual=has_validation and request.method.hyperparameters.n_epochs == AUTO,
         ),
         origins=ledger.origins,
     )

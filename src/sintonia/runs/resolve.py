@@ -121,17 +121,18 @@ def resolve_tuning(ledger: Ledger, choices: Choices, parent: Tuning | None) -> T
 
 
 def resolve_quantization(ledger: Ledger, choices: Choices, tuning: Tuning) -> Quantization:
-    """Return how frozen weights are kept.
+    """Return how frozen weights are kept; refused where the parent's tuning leaves none frozen.
 
-    Raises ``InvalidValue`` where none will be frozen.
+    Full tuning that was asked for is refused with the other conflicts.
     """
     found = ledger.default("quantization", choices.quantization, Quantization.NONE)
-    if found is not Quantization.NONE and tuning is Tuning.FULL:
-        raise InvalidValue(
+    is_inherited = tuning is Tuning.FULL and choices.tuning is not Tuning.FULL
+    if found is not Quantization.NONE and is_inherited:
+        ledger.refuse(
             "Setting quantization: the model that training goes on from was tuned in full, and so "
             "will be this one, which trains the weights themselves. Leave it out, or set tuning "
             "to 'lora'.",
-            param="sintonia.quantization",
+            "sintonia.quantization",
         )
     return found
 

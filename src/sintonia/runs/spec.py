@@ -191,7 +191,7 @@ class TrainSpec:
     dpo: DpoSettings = DpoSettings()
     early_stopping: EarlyStopping | None = None
     precision: Precision = Precision.FLOAT32
-    """Unless its origin is ``given``, the trainer may measure what its hardware is faster with."""
+    """Unless its origin is ``given``, the trainer takes what is usual for its device."""
     quantization: Quantization = Quantization.NONE
     """Of the base's frozen linear layers."""
     compile: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from sintonia.data.renderer import Renderer
 from sintonia.generation.base import Engine
@@ -11,12 +12,15 @@ from sintonia.serving.answers import (
     ChatRequest,
     EndPiece,
     Piece,
+    ScoredToken,
     StopReason,
     TextPiece,
 )
 from sintonia.serving.calls import CallHolder
 from sintonia.serving.generate import Plan, answer_pieces, merge, plan
+from sintonia.serving.reading import Asked
 from sintonia.serving.router import ServedModel
+from sintonia.serving.trail import TokenTrail
 
 
 def plan_chat(call_id: str, served: ServedModel, request: ChatRequest) -> Plan:
@@ -29,8 +33,10 @@ def chat_pieces(engine: Engine, plan: Plan, request: ChatRequest) -> AsyncGenera
     """Yield the pieces of all answers as they come; close it to stop generating."""
     renderer = plan.served.renderer
     sources = []
+    shows_tokens = request.wishes.top_logprobs is not None
     for index, engine_request in enumerate(plan.requests):
-        pieces = answer_pieces(engine, engine_request, index, renderer, request.wishes.stop)
+        asked = Asked(index, engine_request, renderer, request.wishes.stop, shows_tokens)
+        pieces = answer_pieces(engine, asked)
         sources.append(_with_calls(pieces, renderer, request) if request.tools else pieces)
     return merge(sources)
 
@@ -39,27 +45,45 @@ async def _with_calls(
     pieces: AsyncGenerator[Piece, None], renderer: Renderer, request: ChatRequest
 ) -> AsyncGenerator[Piece, None]:
     """Turn the part of an answer's text that is tool calls into a piece of its own."""
-    holder = CallHolder(renderer.parse, allow_parallel=request.allow_parallel_calls)
+    turner = _CallTurner(CallHolder(renderer.parse, allow_parallel=request.allow_parallel_calls))
     try:
         async for piece in pieces:
-            for turned in _turn(piece, holder):
+            for turned in turner.turn(piece):
                 yield turned
     finally:
         await pieces.aclose()
 
 
-def _turn(piece: Piece, holder: CallHolder) -> list[Piece]:
-    match piece:
-        case TextPiece(index, text):
-            given = holder.push(text)
-            return [TextPiece(index, given)] if given else []
-        case EndPiece(index, reason, num_tokens):
-            rest, calls = holder.finish()
-            owed: list[Piece] = [TextPiece(index, rest)] if rest else []
-            if not calls:
-                return [*owed, piece]
-            # Cut off by the length limit stays "length": the last call may be missing.
-            why = StopReason.TOOL_CALLS if reason is StopReason.STOP else reason
-            return [*owed, CallsPiece(index, calls), EndPiece(index, why, num_tokens)]
-        case CallsPiece():
-            return [piece]
+class _CallTurner:
+    """Turns the pieces of one answer; the tokens of its calls are not told."""
+
+    def __init__(self, holder: CallHolder) -> None:
+        self._holder = holder
+        self._trail = TokenTrail()
+
+    def turn(self, piece: Piece) -> list[Piece]:
+        """Return what a piece becomes."""
+        match piece:
+            case TextPiece(index, text, tokens):
+                self._trail.push(tokens)
+                given = self._holder.push(text)
+                return _text(index, given, self._trail.take(len(given)))
+            case EndPiece():
+                return self._end(piece)
+            case CallsPiece():
+                return [piece]
+
+    def _end(self, end: EndPiece) -> list[Piece]:
+        rest, calls = self._holder.finish()
+        if not calls:
+            tokens = self._trail.take(len(rest)) + self._trail.finish()
+            return [*_text(end.index, rest, tokens), end]
+        # Text behind a call comes without its tokens: what stood between them is gone.
+        owed = _text(end.index, rest, self._trail.finish())
+        # Cut off by the length limit stays "length": the last call may be missing.
+        reason = StopReason.TOOL_CALLS if end.reason is StopReason.STOP else end.reason
+        return [*owed, CallsPiece(end.index, calls), replace(end, reason=reason)]
+
+
+def _text(index: int, text: str, tokens: tuple[ScoredToken, ...]) -> list[Piece]:
+    return [TextPiece(index, text, tokens)] if text or tokens else []

@@ -9,32 +9,47 @@ from sintonia.errors import InvalidValue
 from sintonia.generation.base import Engine
 from sintonia.serving.answers import CompletionRequest, EndPiece, Piece, StopReason, TextPiece
 from sintonia.serving.generate import Plan, answer_pieces, merge, plan
+from sintonia.serving.reading import Asked
 from sintonia.serving.router import ServedModel
 
 
 def plan_completion(call_id: str, served: ServedModel, request: CompletionRequest) -> Plan:
-    """Return what to ask the engine for. Raises ``InvalidValue`` and ``ContextLengthExceeded``."""
+    """Return what to ask the engine for. Raises ``InvalidRequest`` and its kinds."""
     prompts = [_prompt_ids(prompt, served.renderer) for prompt in request.prompts]
-    return plan(call_id, served, prompts, request.wishes, "prompt")
+    scores_prompts = request.echo and request.wishes.top_logprobs is not None
+    return plan(call_id, served, prompts, request.wishes, "prompt", scores_prompts=scores_prompts)
 
 
 def completion_pieces(
     engine: Engine, plan: Plan, request: CompletionRequest
 ) -> AsyncGenerator[Piece, None]:
     """Yield the pieces of all answers, prompt by prompt; close it to stop generating."""
-    renderer = plan.served.renderer
     sources = []
-    for index, engine_request in enumerate(plan.requests):
-        if request.wishes.max_tokens == 0:
-            pieces = _nothing(index)
-        else:
-            pieces = answer_pieces(engine, engine_request, index, renderer, request.wishes.stop)
-        if request.echo:
-            prompt = request.prompts[index // request.wishes.n]
-            text = prompt if isinstance(prompt, str) else renderer.decode(prompt)
-            pieces = _after(TextPiece(index, text), pieces)
-        sources.append(pieces)
+    for asked in _asked(plan, request):
+        sampling = asked.request.sampling
+        needs_no_engine = sampling.max_tokens == 0 and not sampling.prompt_logprobs
+        sources.append(_nothing(asked) if needs_no_engine else answer_pieces(engine, asked))
     return merge(sources)
+
+
+def _asked(plan: Plan, request: CompletionRequest) -> list[Asked]:
+    wishes, renderer = request.wishes, plan.served.renderer
+    shows_tokens = wishes.top_logprobs is not None
+    texts = [""] * len(request.prompts)
+    if request.echo or shows_tokens:
+        texts = [p if isinstance(p, str) else renderer.decode(p) for p in request.prompts]
+    return [
+        Asked(
+            index=index,
+            request=engine_request,
+            renderer=renderer,
+            stop=wishes.stop,
+            shows_tokens=shows_tokens,
+            prompt_text=texts[index // wishes.num_made],
+            is_echoed=request.echo,
+        )
+        for index, engine_request in enumerate(plan.requests)
+    ]
 
 
 def _prompt_ids(prompt: str | tuple[int, ...], renderer: Renderer) -> list[int]:
@@ -50,15 +65,8 @@ def _prompt_ids(prompt: str | tuple[int, ...], renderer: Renderer) -> list[int]:
     return list(prompt)
 
 
-async def _nothing(index: int) -> AsyncGenerator[Piece, None]:
-    """Yield the end of an answer of no tokens."""
-    yield EndPiece(index, StopReason.LENGTH, 0)
-
-
-async def _after(first: Piece, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
-    try:
-        yield first
-        async for piece in pieces:
-            yield piece
-    finally:
-        await pieces.aclose()
+async def _nothing(asked: Asked) -> AsyncGenerator[Piece, None]:
+    """Yield an answer of no tokens behind its prompt."""
+    if asked.is_echoed:
+        yield TextPiece(asked.index, asked.prompt_text)
+    yield EndPiece(asked.index, StopReason.LENGTH, 0)

@@ -15,7 +15,13 @@ from sintonia.bases.library import Library
 from sintonia.catalog import Catalog
 from sintonia.data.renderer import Renderer
 from sintonia.domain.models import Model
-from sintonia.errors import DownloadFailed, ModelNotFound, ModelNotReady, RefusedModel
+from sintonia.errors import (
+    DeploymentNotFound,
+    DownloadFailed,
+    ModelNotFound,
+    ModelNotReady,
+    RefusedModel,
+)
 from sintonia.generation.base import ModelRef
 from sintonia.sealed import read_json
 from sintonia.store import Store
@@ -46,12 +52,23 @@ class Router:
         self._renderer = lru_cache(maxsize=_KEPT_RENDERERS)(_checked_renderer)
 
     def route(self, name: str) -> ServedModel:
-        """Return the model that ``name`` means.
+        """Return the model that ``name`` means: a deployment's, else a tuned one's, else a base's.
 
-        Raises ``ModelNotFound``; ``ModelNotReady`` while a base is fetched (which this call
+        Raises ``ModelNotFound``; ``DeploymentNotFound`` for a deployment whose model is gone;
+        ``ModelNotReady`` while a base is fetched (which this call
         begins); ``DownloadFailed`` when that failed; ``RefusedModel`` when a tuned model's
         base or template is not the one it was trained with.
         """
+        deployment = self._store.deployments.find(name)
+        if deployment is None:
+            return self._route_model(name)
+        model = deployment.draft.model
+        try:
+            return self._route_model(model)
+        except ModelNotFound:
+            raise DeploymentNotFound(name, model=model) from None
+
+    def _route_model(self, name: str) -> ServedModel:
         tuned = self._tuned(name)
         if tuned is not None:
             return self._route_tuned(tuned)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 import fsspec
@@ -55,15 +56,15 @@ class Blobs:
         """Make the folder."""
         self._fs.makedirs(self._root, exist_ok=True)
 
-    def write(self, name: str, chunks: Iterable[bytes]) -> Written:
-        """Store ``chunks`` under ``name``.
+    def write(self, name: str, chunks: Iterable[bytes], *, is_limited: bool = True) -> Written:
+        """Store ``chunks`` under ``name``; what the platform made itself need not be limited.
 
         Raises ``PayloadTooLarge`` or ``InsufficientStorage`` and leaves nothing behind.
         """
         temporary = self._path(TEMPORARY + name)
         with _disk_errors():
             try:
-                written = self._write(temporary, chunks)
+                written = self._write(temporary, chunks, is_limited=is_limited)
                 failpoints.reach("file.rename")
                 self._rename(temporary, self._path(name))
             except BaseException:
@@ -92,18 +93,31 @@ class Blobs:
             if entry["type"] == "file" and _modified_at(entry) <= before
         }
 
+    @contextmanager
+    def as_path(self, name: str, place: Path) -> Iterator[Path]:
+        """Give a blob a path at ``place`` for a while; a local one is not copied."""
+        if self._is_local:
+            place.symlink_to(self._path(name))
+        else:
+            self._fs.get_file(self._path(name), str(place))
+        try:
+            yield place
+        finally:
+            place.unlink()
+
     def location(self, name: str) -> str:
         """Return where a blob lies, as an fsspec URL."""
         return str(self._fs.unstrip_protocol(self._path(name)))
 
-    def _write(self, path: str, chunks: Iterable[bytes]) -> Written:
+    def _write(self, path: str, chunks: Iterable[bytes], *, is_limited: bool) -> Written:
         self._check_free_space()
         digest, size_bytes, unchecked_bytes = hashlib.sha256(), 0, 0
         with self._fs.open(path, "wb") as file:
             for chunk in chunks:
                 size_bytes += len(chunk)
                 unchecked_bytes += len(chunk)
-                self._check_size(size_bytes)
+                if is_limited:
+                    self._check_size(size_bytes)
                 if unchecked_bytes >= 16 * CHUNK_BYTES:
                     self._check_free_space()
                     unchecked_bytes = 0

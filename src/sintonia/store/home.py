@@ -5,25 +5,40 @@ from __future__ import annotations
 from pathlib import Path
 
 from sintonia.settings import Settings
+from sintonia.store.batches import Batches
 from sintonia.store.blobs import Blobs, Limits
 from sintonia.store.database import Database
+from sintonia.store.deployments import Deployments
 from sintonia.store.files import Files
+from sintonia.store.imported import ImportedJobs
 from sintonia.store.jobs import Jobs
+from sintonia.store.kept_answers import KeptAnswers
+from sintonia.store.manifest import Manifest
 from sintonia.store.models import Models
 from sintonia.store.queue import Queue
+from sintonia.store.uploads import Uploads
 
-FOLDERS = ("models/base", "models/tuned", "runs", "cache", "logs")
+FOLDERS = ("models/base", "models/tuned", "runs", "batches", "cache", "logs")
 """Folders of a home beside the database and the files."""
 
 
 class Store:
-    """The truth about files, jobs and models. Many processes may have it open at once."""
+    """What is true of files, jobs, models and batches. Many processes may have it open at once."""
 
     def __init__(self, database: Database, blobs: Blobs) -> None:
         self._database = database
         self.files = Files(database, blobs)
+        self.uploads = Uploads(database, blobs, self.files)
+        """Files that arrive in parts."""
+        self.kept_answers = KeptAnswers(database)
         self.jobs = Jobs(database)
         self.models = Models(database)
+        self.batches = Batches(database)
+        self.deployments = Deployments(database)
+        self.imported = ImportedJobs(database)
+        """Jobs that were brought over from other servers."""
+        self.manifest = Manifest(database, blobs)
+        """What a migration has seen and done."""
         self.queue = Queue(database)
         """The worker's side of the jobs."""
 

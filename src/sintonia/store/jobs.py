@@ -76,26 +76,23 @@ class Jobs:
         An empty ``metadata`` means the jobs that have none.
         Raises ``InvalidValue`` for an ``after`` that is no job of the list.
         """
-        query = select_jobs()
-        if metadata is not None and not metadata:
-            query = query.where(~sa.exists().where(JOB_METADATA.c.job_id == JOBS.c.id))
-        for key, value in (metadata or {}).items():
-            pair = JOB_METADATA.alias()
-            query = query.where(
-                sa.exists().where(
-                    pair.c.job_id == JOBS.c.id, pair.c.key == key, pair.c.value == value
-                )
-            )
+        query = having_metadata(select_jobs(), JOBS.c.id, JOB_METADATA, metadata)
         with self._database.read() as connection:
             page = read_page(connection, query, JOBS.c.seq, Cursor(after, limit))
         return Page([job_of(row) for row in page.items], page.has_more)
 
-    def events(self, job_id: str, *, after: str | None = None, limit: int = 20) -> Page[JobEvent]:
-        """Return a job's events, the newest first. Raises ``JobNotFound``, ``InvalidValue``."""
+    def events(
+        self, job_id: str, *, after: str | None = None, limit: int = 20, order: str = "desc"
+    ) -> Page[JobEvent]:
+        """Return a job's events, the newest first unless ``order`` is ``asc``.
+
+        Raises ``JobNotFound``, and ``InvalidValue`` for an ``after`` that is no event of the job.
+        """
         query = sa.select(EVENTS).where(EVENTS.c.job_id == job_id)
         with self._database.read() as connection:
             _require(connection, job_id)
-            page = read_page(connection, query, EVENTS.c.seq, Cursor(after, limit))
+            cursor = Cursor(after, limit, is_ascending=order == "asc")
+            page = read_page(connection, query, EVENTS.c.seq, cursor)
         return Page([event_of(row) for row in page.items], page.has_more)
 
     def add_event(
@@ -121,6 +118,20 @@ class Jobs:
             _require(connection, job_id)
             page = read_page(connection, query, CHECKPOINTS.c.step, Cursor(after, limit))
         return Page([checkpoint_of(row) for row in page.items], page.has_more)
+
+    def checkpoint(self, checkpoint_id: str) -> JobCheckpoint | None:
+        """Return the checkpoint that has this id, if one has."""
+        query = sa.select(CHECKPOINTS).where(CHECKPOINTS.c.id == checkpoint_id)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else checkpoint_of(row)
+
+    def of_result_file(self, file_id: str) -> Job | None:
+        """Return the job that made a result file, if one did."""
+        mention = sa.cast(JOBS.c.result_files, sa.Text).contains(f'"{file_id}"', autoescape=True)
+        with self._database.read() as connection:
+            rows = connection.execute(select_jobs().where(mention))
+            return next((job for job in map(job_of, rows) if file_id in job.result_files), None)
 
     def metrics(self, job_id: str) -> MetricRows:
         """Return the metrics of each step once, in order. Raises ``JobNotFound``."""
@@ -201,6 +212,23 @@ def select_jobs() -> sa.Select[Any]:
     )
     waiting_behind = sa.case((JOBS.c.status.in_(WAITING), before), else_=0)
     return sa.select(JOBS, waiting_behind.label("waiting_behind"))
+
+
+def having_metadata(
+    query: sa.Select[Any],
+    job_id: sa.Column[str],
+    pairs: sa.Table,
+    metadata: Mapping[str, str] | None,
+) -> sa.Select[Any]:
+    """Return ``query`` for jobs with all pairs of ``metadata``; empty: that have none."""
+    if metadata is not None and not metadata:
+        return query.where(~sa.exists().where(pairs.c.job_id == job_id))
+    for key, value in (metadata or {}).items():
+        pair = pairs.alias()
+        query = query.where(
+            sa.exists().where(pair.c.job_id == job_id, pair.c.key == key, pair.c.value == value)
+        )
+    return query
 
 
 def read_job(connection: sa.Connection, job_id: str) -> Job:

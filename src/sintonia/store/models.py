@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -11,7 +12,7 @@ from sintonia.domain.models import Model, ModelKind
 from sintonia.errors import InvalidValue, ModelNotFound
 from sintonia.store.database import Database
 from sintonia.store.rows import model_of, model_values
-from sintonia.store.tables import MODELS
+from sintonia.store.tables import MODELS, TAKEN_NAMES
 
 ModelList = list[Model]
 
@@ -41,13 +42,28 @@ class Models:
             connection.execute(MODELS.insert().values(model_values(model)))
 
     def get(self, name: str) -> Model:
-        """Return a model. Raises ``ModelNotFound``, for a deleted one too."""
+        """Return a model, also by a name that it took over.
+
+        Raises ``ModelNotFound``, for a deleted one too.
+        """
         query = sa.select(MODELS).where(MODELS.c.name == name, MODELS.c.deleted_at.is_(None))
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
+            row = row or connection.execute(_behind_taken(name)).one_or_none()
         if row is None:
             raise ModelNotFound(name)
         return model_of(row)
+
+    def take_name(self, name: str, job_id: str) -> None:
+        """Let the model that a job makes answer to ``name`` as well, once it is there.
+
+        Until then, and when the job fails, the name means what it meant before. A model that
+        has the name itself keeps it.
+        """
+        same = sa.and_(TAKEN_NAMES.c.name == name, TAKEN_NAMES.c.job_id == job_id)
+        with self._database.write() as connection:
+            connection.execute(TAKEN_NAMES.delete().where(same))
+            connection.execute(TAKEN_NAMES.insert().values(name=name, job_id=job_id))
 
     def list(self, *, kinds: Collection[ModelKind] = (ModelKind.TUNED,)) -> ModelList:
         """Return the models of these kinds, oldest first."""
@@ -60,11 +76,30 @@ class Models:
             return [model_of(row) for row in connection.execute(query)]
 
     def delete(self, name: str) -> None:
-        """Forget a model; a tuned one takes its checkpoints with it. Raises ``ModelNotFound``."""
+        """Forget a model; a tuned one takes its checkpoints with it. Raises ``ModelNotFound``.
+
+        Of a name that a model took over only the name goes.
+        """
         model = self.get(name)
+        if model.name != name:
+            with self._database.write() as connection:
+                connection.execute(TAKEN_NAMES.delete().where(TAKEN_NAMES.c.name == name))
+            return
         meant = MODELS.c.name == name
         if model.kind is ModelKind.TUNED and model.job_id is not None:
             meant = MODELS.c.job_id == model.job_id
         change = MODELS.update().where(meant, MODELS.c.deleted_at.is_(None))
         with self._database.write() as connection:
             connection.execute(change.values(deleted_at=int(time.time())))
+
+
+def _behind_taken(name: str) -> sa.Select[Any]:
+    """Return the query for the newest model that took ``name`` over."""
+    is_there = sa.and_(MODELS.c.kind == ModelKind.TUNED, MODELS.c.deleted_at.is_(None))
+    return (
+        sa.select(MODELS)
+        .join(TAKEN_NAMES, TAKEN_NAMES.c.job_id == MODELS.c.job_id)
+        .where(TAKEN_NAMES.c.name == name, is_there)
+        .order_by(TAKEN_NAMES.c.seq.desc())
+        .limit(1)
+    )

@@ -11,6 +11,8 @@ from sintonia.errors import InvalidValue
 
 T = TypeVar("T")
 
+Key = sa.ColumnElement[Any]
+
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
@@ -31,23 +33,28 @@ class Cursor:
 
 
 def read_page(
-    connection: sa.Connection, query: sa.Select[Any], key: sa.Column[Any], cursor: Cursor
+    connection: sa.Connection,
+    query: sa.Select[Any],
+    key: Key | tuple[Key, ...],
+    cursor: Cursor,
 ) -> Page[Any]:
-    """Return one page of ``query``'s rows, ordered by the column ``key`` of a table with ``id``.
+    """Return one page of ``query``'s rows, which have an ``id``, in the order of ``key``.
 
-    Raises ``InvalidValue`` for an ``after`` that is no item of the list.
+    A later column of a ``key`` of several decides where the ones before are equal; all of them
+    together are unique. Raises ``InvalidValue`` for an ``after`` that is no item of the list.
     """
+    keys = key if isinstance(key, tuple) else (key,)
     if cursor.after is not None:
-        table_id = key.table.c.id
-        known = query.with_only_columns(key).where(table_id == cursor.after)
-        start = connection.scalar(known.order_by(None))
+        known = query.with_only_columns(*keys).where(query.selected_columns.id == cursor.after)
+        start = connection.execute(known.order_by(None)).one_or_none()
         if start is None:
             raise InvalidValue(
                 f"after={cursor.after!r}: no item of this list has this id. "
                 "Pass the id of the last item of the page before.",
                 param="after",
             )
-        query = query.where(key > start if cursor.is_ascending else key < start)
-    order = key.asc() if cursor.is_ascending else key.desc()
-    rows = connection.execute(query.order_by(order).limit(cursor.limit + 1)).all()
+        here, there = sa.tuple_(*keys), sa.tuple_(*(sa.literal(value) for value in start))
+        query = query.where(here > there if cursor.is_ascending else here < there)
+    order = [part.asc() if cursor.is_ascending else part.desc() for part in keys]
+    rows = connection.execute(query.order_by(*order).limit(cursor.limit + 1)).all()
     return Page(items=list(rows[: cursor.limit]), has_more=len(rows) > cursor.limit)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
+from sintonia.domain.batches import Batch, BatchDraft, BatchProblem, BatchStatus, BatchTally
 from sintonia.domain.files import FilePurpose, FileStatus, StoredFile
 from sintonia.domain.jobs import (
     EventLevel,
@@ -20,6 +22,7 @@ from sintonia.domain.jobs import (
     JobStatus,
 )
 from sintonia.domain.models import BaseRef, Model, ModelKind
+from sintonia.domain.uploads import Upload, UploadDraft, UploadPart, UploadStatus
 
 Row = sa.Row[Any]
 
@@ -38,6 +41,31 @@ def file_of(row: Row) -> StoredFile:
         status=FileStatus(row.status),
         status_details=row.status_details,
         expires_at=row.expires_at,
+    )
+
+
+def upload_of(row: Row) -> Upload:
+    """Return the upload of a row of ``uploads``; past its time it is expired."""
+    is_late = row.status == UploadStatus.PENDING and row.expires_at <= time.time()
+    draft = {**row.draft, "purpose": FilePurpose(row.draft["purpose"])}
+    return Upload(
+        id=row.id,
+        draft=UploadDraft(**draft),
+        status=UploadStatus.EXPIRED if is_late else UploadStatus(row.status),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        part_ids=tuple(row.part_ids),
+        file_id=row.file_id,
+    )
+
+
+def part_of(row: Row) -> UploadPart:
+    """Return the part of a row of ``upload_parts``."""
+    return UploadPart(
+        id=row.id,
+        upload_id=row.upload_id,
+        size_bytes=row.size_bytes,
+        created_at=row.created_at,
     )
 
 
@@ -86,6 +114,24 @@ def checkpoint_of(row: Row) -> JobCheckpoint:
         model=row.model,
         step=row.step,
         metrics=row.metrics,
+    )
+
+
+def batch_of(row: Row) -> Batch:
+    """Return the batch of a row of ``batches``."""
+    return Batch(
+        id=row.id,
+        draft=BatchDraft(**row.draft),
+        status=BatchStatus(row.status),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        entered_at={BatchStatus(status): at for status, at in row.entered_at.items()},
+        model=row.model,
+        num_requests=row.num_requests,
+        tally=BatchTally(**row.tally),
+        problems=tuple(BatchProblem(**problem) for problem in row.problems),
+        output_file_id=row.output_file_id,
+        error_file_id=row.error_file_id,
     )
 
 

@@ -108,6 +108,42 @@ CHECKPOINTS = sa.Table(
     sqlite_autoincrement=True,
 )
 
+UPLOADS = sa.Table(
+    "uploads",
+    METADATA,
+    _seq(),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("draft", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Column("part_ids", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("file_id", sa.String(64)),
+    sqlite_autoincrement=True,
+)
+
+UPLOAD_PARTS = sa.Table(
+    "upload_parts",
+    METADATA,
+    _seq(),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("upload_id", sa.String(64), sa.ForeignKey("uploads.id"), nullable=False, index=True),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+KEPT_ANSWERS = sa.Table(
+    "kept_answers",
+    METADATA,
+    sa.Column("key", sa.String(255), primary_key=True),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("headers", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
+)
+
 MODELS = sa.Table(
     "models",
     METADATA,
@@ -124,5 +160,100 @@ MODELS = sa.Table(
     sa.Column("job_id", sa.String(64), index=True),
     sa.Column("parent", sa.Text),
     sa.Column("deleted_at", sa.BigInteger),
+    sqlite_autoincrement=True,
+)
+
+BATCHES = sa.Table(
+    "batches",
+    METADATA,
+    _seq(),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("draft", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("status", sa.String(32), nullable=False, index=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),  # when its window ends; the row stays
+    sa.Column("entered_at", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("model", sa.Text),
+    sa.Column("num_requests", sa.Integer, nullable=False),
+    sa.Column("tally", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("problems", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("output_file_id", sa.String(64)),
+    sa.Column("error_file_id", sa.String(64)),
+    sqlite_autoincrement=True,
+)
+
+DEPLOYMENTS = sa.Table(
+    "deployments",
+    METADATA,
+    _seq(),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("asked", sa.JSON(none_as_null=True), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+IMPORTED_JOBS = sa.Table(
+    "imported_jobs",
+    METADATA,
+    _seq(),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("object", sa.JSON(none_as_null=True), nullable=False),
+    sqlite_autoincrement=True,
+)
+
+IMPORTED_METADATA = sa.Table(
+    "imported_job_metadata",
+    METADATA,
+    sa.Column("job_id", sa.String(64), sa.ForeignKey("imported_jobs.id"), primary_key=True),
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+
+def _lines(name: str) -> sa.Table:
+    """Return a table of what an imported job has many of; ``seq`` is the order it was listed in."""
+    return sa.Table(
+        name,
+        METADATA,
+        _seq(),
+        sa.Column("id", sa.String(64), nullable=False),
+        sa.Column(
+            "job_id", sa.String(64), sa.ForeignKey("imported_jobs.id"), nullable=False, index=True
+        ),
+        sa.Column("object", sa.JSON(none_as_null=True), nullable=False),
+        sqlite_autoincrement=True,
+    )
+
+
+IMPORTED_EVENTS = _lines("imported_events")
+IMPORTED_CHECKPOINTS = _lines("imported_checkpoints")
+
+MIGRATION_ITEMS = sa.Table(
+    "migration_items",
+    METADATA,
+    _seq(),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("id", sa.String(64), nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("object", sa.JSON(none_as_null=True)),
+    sa.Column("reason", sa.Text),
+    sa.Column("size_bytes", sa.BigInteger),
+    sa.Column("sha256", sa.String(64)),
+    sa.UniqueConstraint("kind", "id"),
+    sqlite_autoincrement=True,
+)
+
+TAKEN_NAMES = sa.Table(
+    "taken_names",
+    METADATA,
+    _seq(),
+    sa.Column("name", sa.String(512), nullable=False),
+    sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), nullable=False),
+    sa.UniqueConstraint("name", "job_id"),
     sqlite_autoincrement=True,
 )

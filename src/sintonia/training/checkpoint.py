@@ -17,7 +17,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from sintonia import failpoints
-from sintonia.errors import AlreadyRunning, DamagedCheckpoint, RefusedModel
+from sintonia.errors import DamagedCheckpoint, RefusedModel
 from sintonia.models import adapters, whole
 from sintonia.models.policy import Policy
 from sintonia.runs.layout import RunFolder, step_folder_name, step_of
@@ -29,6 +29,7 @@ from sintonia.training.optimizer import Optimizer
 from sintonia.training.reporter import Reporter
 from sintonia.training.room import Room
 from sintonia.training.row_losses import RowLosses
+from sintonia.training.turn import always
 
 STATE_TENSORS = "state.safetensors"
 STATE = "state.json"
@@ -68,16 +69,17 @@ class Checkpoints:
         run: RunFolder,
         spec: TrainSpec,
         room: Room,
-        is_superseded: Callable[[], bool] = lambda: False,
+        require_turn: Callable[[], None] = always,
         world: World = ALONE,
     ) -> None:
-        """``is_superseded`` is asked once more when a checkpoint is about to get its name."""
+        """``require_turn`` is asked before each removal, and before a checkpoint gets its name."""
         self._run = run
         self._spec = spec
         self._room = room
-        self._is_superseded = is_superseded
+        self._require_turn = require_turn
         self._world = world
         if world.is_first:
+            self._require_turn()
             self._tidy()
 
     def _tidy(self) -> None:
@@ -92,6 +94,7 @@ class Checkpoints:
     ) -> Path:
         """Save the end of an epoch; the oldest beyond those kept go, but never ``best_step``."""
         final = self._save(self._run.checkpoints, learner, metrics)
+        self._require_turn()
         _keep_newest(self._run.checkpoints, self._spec.keep_checkpoints, best_step)
         _keep_newest(self._run.snapshots, 0)
         return final
@@ -99,6 +102,7 @@ class Checkpoints:
     def save_snapshot(self, learner: Learner, metrics: Mapping[str, Any]) -> Path:
         """Save a point to resume from."""
         final = self._save(self._run.snapshots, learner, metrics)
+        self._require_turn()
         _keep_newest(self._run.snapshots, SNAPSHOTS_KEPT)
         return final
 
@@ -131,6 +135,7 @@ class Checkpoints:
             try:
                 verify(folder)
             except DamagedCheckpoint as problem:
+                self._require_turn()
                 reporter.event(f"A checkpoint was damaged and is not used: {problem}", "warn")
                 shutil.rmtree(folder)  # or it would count among those kept
                 continue
@@ -152,17 +157,11 @@ class Checkpoints:
         work.mkdir()
         try:
             self._write(work, learner, metrics)
-            seal(work, parent / name, may_rename=self._refuse_when_superseded)
+            seal(work, parent / name, may_rename=self._require_turn)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)  # a full disk needs the room
             raise
         return parent / name
-
-    def _refuse_when_superseded(self) -> None:
-        if self._is_superseded():
-            raise AlreadyRunning(
-                "A later attempt has taken the run over; this one wrote nothing more."
-            )
 
     def _load_weights(self, learner: Learner, folder: Path) -> None:
         load = whole.load if self._spec.lora is None else adapters.load

@@ -44,7 +44,6 @@ BUCKET_NUMBERS = 16 * 2**20
 _SHORT_BYTES = 1024
 _POLL_SECONDS = 0.1
 _PROBLEM, _ENDED = "problem", "ended"
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class ProcessLost(Exception):
@@ -266,9 +265,8 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _digest(parameters: Sequence[nn.Parameter]) -> str:
-    """Return a hash over the sum of each parameter's bits, which is exact and takes one pass."""
-    sums = [
-        p.detach().contiguous().view(_INTEGERS[p.element_size()]).sum(dtype=torch.int64)
-        for p in parameters
-    ]
-    return hashlib.sha256(torch.stack(sums).cpu().numpy().tobytes()).hexdigest()
+    """Return a hash over every bit of the parameters, in their order."""
+    found = hashlib.blake2b()
+    for parameter in parameters:
+        found.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -21,15 +21,17 @@ from sintonia.models.learning import learning
 from sintonia.models.policy import Policy
 from sintonia.models.quantized import BLOCK, BYTES_PER_WEIGHT
 from sintonia.objectives.base import Objective
+from sintonia.runs import memory
 from sintonia.runs.plan import is_linear_layer
 from sintonia.runs.spec import Precision, Quantization, TrainSpec
-from sintonia.training import memory
 from sintonia.training.row_order import RowOrder
 from sintonia.training.shards import shards
 from sintonia.weights import Shape, model_shapes
 
-PROBE_TOKENS = (64, 320)
-"""Two sizes: their difference is what a token costs, whatever a pass costs anyway."""
+PROBE_TOKENS = 320
+"""The larger of two sizes: their difference is what a token costs, whatever a pass costs."""
+PROBE_PART = 5
+"""The smaller one is a fifth of it."""
 STEPS_LOOKED_AT = 8
 STATE_COPIES = 3
 """Of the trained weights beside themselves: the gradient and at most two moments."""
@@ -49,15 +51,17 @@ class Work:
     num_steps: int
     validation_tokens: float
     """Over the whole run."""
-    largest_batch_tokens: int
+    largest_share_tokens: int
     """About: of one process's share of the batches looked at. Micro-batches larger than that stay
     empty in part."""
     largest_row_tokens: int
-    """No micro-batch can be smaller than the largest row needs."""
+    """No micro-batch can be smaller than the largest training row needs."""
     learned_part: float
     """Of the tokens; they alone meet the vocabulary."""
     num_processes: int = 1
     """They share the tokens."""
+    largest_validation_tokens: int = 0
+    """As of a training row; a pass without a gradient needs less memory for each."""
 
 
 @dataclass(frozen=True)
@@ -119,34 +123,51 @@ def work_of(
         batch_part = min(1.0, spec.batch_size / validation.num_rows)
         every = spec.validate_every_steps
         times = spec.n_epochs + batch_part * (spec.total_steps // every if every else 0)
-        measured_tokens = times * float(validation.row_tokens_R.sum())
+        measured_tokens = times * float(validation.computed_tokens_R.sum())
     return Work(
         tokens_a_step=sum(parts) / len(parts) * num_processes,
         num_steps=spec.total_steps,
         validation_tokens=measured_tokens,
-        largest_batch_tokens=max(parts),
-        largest_row_tokens=int(training.row_tokens_R.max()),
+        largest_share_tokens=max(parts),
+        largest_row_tokens=largest_row_tokens(objective, training),
         learned_part=min(1.0, learned / sum(parts)),
         num_processes=num_processes,
+        largest_validation_tokens=(
+            0 if validation is None else largest_row_tokens(objective, validation)
+        ),
     )
 
 
-def measure_cost(policy: Policy, training: Samples, learned_part: float) -> Cost:
+def largest_row_tokens(objective: Objective, samples: Samples) -> int:
+    """Return the size of the largest forest among the smallest that ``objective`` can make.
+
+    Whether it keeps a row together or not, the row that holds that forest is the one with the
+    most tokens or the one with the longest sequence.
+    """
+    rows = {int(samples.computed_tokens_R.argmax()), samples.row_of_the_longest_sequence}
+    forests = (f for row in rows for f in objective.batches(samples.sequences_of([row]), 1))
+    return max(forest.num_tokens for forest in forests)
+
+
+def measure_cost(
+    policy: Policy, training: Samples, learned_part: float, context_tokens: int
+) -> Cost:
     """Probe the model with two small forests of real rows; its weights stay as they are."""
+    tokens = min(PROBE_TOKENS, context_tokens)  # learned positions end with the context
+    fewer = max(2, tokens // PROBE_PART)
     trained = [p for p in policy.model.parameters() if p.requires_grad]
     trained_bytes = sum(p.numel() * p.element_size() for p in trained)
     probe = _Probe(policy, training, learned_part)
     used_bytes = probe.used_bytes()
-    small, large = (probe.measure(tokens) for tokens in PROBE_TOKENS)
-    difference = PROBE_TOKENS[1] - PROBE_TOKENS[0]
+    small, large = probe.measure(fewer), probe.measure(tokens)
     # Freed memory is used again, so the larger pass may seem to need no more than the smaller.
-    floor = (large.peak_bytes - used_bytes) / PROBE_TOKENS[1] / 2
+    floor = (large.peak_bytes - used_bytes) / tokens / 2
     for parameter in trained:
         parameter.grad = None
     return Cost(
         fixed_bytes=used_bytes + STATE_COPIES * trained_bytes,
-        token_bytes=max((large.peak_bytes - small.peak_bytes) / difference, floor, 1.0),
-        token_seconds=large.seconds / PROBE_TOKENS[1],
+        token_bytes=max((large.peak_bytes - small.peak_bytes) / (tokens - fewer), floor, 1.0),
+        token_seconds=large.seconds / tokens,
     )
 
 

@@ -14,7 +14,7 @@ from sintonia.objectives.base import LossOutput, Objective
 from sintonia.training.distributed import ALONE, World
 from sintonia.training.row_losses import RowSums
 
-_ROWS_AT_ONCE = 32
+ROWS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Evaluation:
     def over(self, samples: Samples, rows: Sequence[int]) -> Measured:
         """Return the means over ``rows``."""
         totals = Totals()
-        for chunk in _chunks(rows, _ROWS_AT_ONCE * self.world.size):
+        for chunk in _chunks(rows, ROWS_AT_ONCE * self.world.size):
             sequences = self.world.own(samples.sequences_of(chunk))
             for forest in self.objective.batches(sequences, self.max_tokens):
                 totals.add(forest, self.objective.loss(self.policy, forest))

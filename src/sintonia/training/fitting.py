@@ -15,9 +15,9 @@ import torch
 from sintonia.data.samples import Samples
 from sintonia.errors import TrainerFailed
 from sintonia.models.policy import Policy
+from sintonia.runs import memory
 from sintonia.runs.layout import AttemptFolder, RunFolder
 from sintonia.runs.spec import Origin, Quantization, TrainSpec
-from sintonia.training import memory
 from sintonia.training.distributed import ALONE, World
 from sintonia.training.estimate import Cost, Work, measure_cost, weight_bytes
 from sintonia.training.measured import Measured
@@ -54,27 +54,27 @@ class Fitting:
                 f"has {_size(limit)}. Choose a smaller one{self._or_fewer}."
             )
 
-    def after(
-        self, run: RunFolder, attempt: AttemptFolder, spec: TrainSpec, training: Samples
+    def after_the_attempt_before(
+        self, run: RunFolder, attempt: AttemptFolder, spec: TrainSpec, largest_row: int
     ) -> TrainSpec:
         """Return the spec with the tokens in force, halved if the attempt before ran out.
 
-        Raises ``TrainerFailed`` when smaller micro-batches cannot help any more.
+        ``largest_row`` is the number of tokens that no micro-batch can be smaller than. Raises
+        ``TrainerFailed`` when smaller micro-batches cannot help any more.
         """
-        tokens = self.world.from_first(lambda: self._tokens_after(run, attempt, spec, training))
+        tokens = self.world.from_first(lambda: self._tokens_after(run, attempt, spec, largest_row))
         return dataclasses.replace(spec, micro_batch_tokens=tokens)
 
     def _tokens_after(
-        self, run: RunFolder, attempt: AttemptFolder, spec: TrainSpec, training: Samples
+        self, run: RunFolder, attempt: AttemptFolder, spec: TrainSpec, largest_row: int
     ) -> int:
         tokens = self.measured.fixed(MICRO_BATCH_TOKENS, lambda: spec.micro_batch_tokens)
         before = run.attempt(attempt.number - 1)
         if memory.ran_out(before):  # numbers are never reused, so it is looked at once
-            largest_row = int(training.row_tokens_R.max())
             if tokens <= max(MIN_TOKENS, largest_row):
                 raise _refusal(
                     "The trainer ran out of memory with one row at a time: the largest has "
-                    f"{largest_row:,} tokens. Shorten the rows, use gradient_checkpointing, "
+                    f"{largest_row:,} tokens. Shorten the rows{_or_checkpoint(spec)}, "
                     "or choose a smaller base model."
                 )
             self.reporter.event(
@@ -102,14 +102,15 @@ class Fitting:
     def _tokens_told(self, spec: TrainSpec, work: Work, policy: Policy, training: Samples) -> int:
         if self._has_told():
             return spec.micro_batch_tokens
-        cost = measure_cost(policy, training, work.learned_part)
+        cost = measure_cost(policy, training, work.learned_part, spec.context_tokens)
         self.reporter.beat()
         limit = self._limit_bytes(policy.device)
         tokens = self.tokens_that_fit(spec, work, cost, limit)
         if tokens < spec.micro_batch_tokens:
             self.measured.change(MICRO_BATCH_TOKENS, tokens)
-        largest = min(tokens, work.largest_batch_tokens)
+        largest = min(tokens, work.largest_share_tokens)
         needed = cost.bytes_for(max(largest, work.largest_row_tokens))
+        self._tell_long_validation(work, cost, limit)
         self.reporter.event(
             f"Training needs about {_size(needed)} of {_size(limit)} memory{self._each} and about "
             f"{in_words(cost.seconds_for(work))}: {work.num_steps:,} steps of about "
@@ -127,6 +128,17 @@ class Fitting:
         self.measured.change(TOLD_NEEDS, {**told, "num_processes": self.world.local_size})
         return tokens
 
+    def _tell_long_validation(self, work: Work, cost: Cost, limit: int) -> None:
+        """Warn where a validation row may not fit: what it really needs is not measured."""
+        room = cost.tokens_in(limit)
+        if work.largest_validation_tokens > room:
+            self.reporter.event(
+                f"The largest row of the validation file has {work.largest_validation_tokens:,} "
+                f"tokens and about {room:,} surely fit: measuring it may run out of memory. "
+                "Shorten the row if it does.",
+                "warn",
+            )
+
     def _has_told(self) -> bool:
         """Tell whether the run was seen to fit, with as many processes to a machine as now."""
         if TOLD_NEEDS not in self.measured:
@@ -141,7 +153,7 @@ class Fitting:
         """
         planned = spec.micro_batch_tokens
         room = cost.tokens_in(limit)
-        largest = max(min(planned, work.largest_batch_tokens), work.largest_row_tokens)
+        largest = max(min(planned, work.largest_share_tokens), work.largest_row_tokens)
         if largest <= room:
             return planned
         needed = f"This job needs about {_size(cost.bytes_for(largest))} of memory"
@@ -149,13 +161,12 @@ class Fitting:
         if room < MIN_TOKENS:
             raise _refusal(
                 f"{needed}, {_size(cost.fixed_bytes)} of it for the model alone, and {has}. "
-                f"Choose a smaller base model or a lower LoRA rank{self._or_fewer}."
+                f"Choose a smaller base model or {_fewer_weights(spec)}{self._or_fewer}."
             )
         if room < work.largest_row_tokens:
             raise _refusal(
                 f"{needed}, since its largest row has {work.largest_row_tokens:,} tokens, and "
-                f"{has}. Rows of at most {room:,} tokens would fit; gradient_checkpointing "
-                "lets longer ones fit."
+                f"{has}. Rows of at most {room:,} tokens would fit{_with_checkpoints(spec)}."
             )
         if spec.origins.get(MICRO_BATCH_TOKENS) is Origin.GIVEN:
             raise _refusal(
@@ -191,6 +202,19 @@ class Fitting:
 
 def _refusal(message: str) -> TrainerFailed:
     return TrainerFailed(message, code=REFUSED)
+
+
+def _fewer_weights(spec: TrainSpec) -> str:
+    """Return the remedy where weights, gradients and the optimizer's state take too much."""
+    return "`tuning: lora`" if spec.lora is None else "a lower LoRA rank"
+
+
+def _or_checkpoint(spec: TrainSpec) -> str:
+    return "" if spec.gradient_checkpointing else ", use gradient_checkpointing"
+
+
+def _with_checkpoints(spec: TrainSpec) -> str:
+    return "" if spec.gradient_checkpointing else "; gradient_checkpointing lets longer ones fit"
 
 
 def _size(size_bytes: float) -> str:

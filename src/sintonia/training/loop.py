@@ -12,7 +12,7 @@ from torch import nn
 
 from sintonia import failpoints
 from sintonia.data.samples import Samples
-from sintonia.errors import AlreadyRunning, TrainerFailed
+from sintonia.errors import TrainerFailed
 from sintonia.models.learning import learning
 from sintonia.objectives.base import Objective
 from sintonia.runs.curve import StepPoint
@@ -26,6 +26,7 @@ from sintonia.training.reporter import Reporter
 from sintonia.training.row_losses import TRAINING, VALIDATION
 from sintonia.training.row_order import RowOrder, validation_rows
 from sintonia.training.stopping import Standing, standing
+from sintonia.training.turn import always
 from sintonia.training.verdict import VerdictKind, judge, not_a_number
 
 WORTH_A_WORD_AT_ONCE = (VerdictKind.OVERFITTING, VerdictKind.DIVERGED)
@@ -52,8 +53,8 @@ class Run:
     reporter: Reporter
     should_stop: Callable[[], bool]
     """Asked after each step; true on any process ends the run, on all, with a snapshot."""
-    is_superseded: Callable[[], bool] = lambda: False
-    """Asked before anything that attempts share is written: whether a later attempt works."""
+    require_turn: Callable[[], None] = always
+    """Asked before anything that attempts share is written; raises when a later one works."""
     curve: list[StepPoint] = field(default_factory=list)
     """What each step so far measured, those of earlier attempts included."""
     world: World = ALONE
@@ -117,8 +118,7 @@ def _save(run: Run, metrics: dict[str, float], *, is_epoch_end: bool) -> None:
     run.world.require_same_weights(run.learner.progress.step, run.parameters)
     if not run.world.is_first:
         return
-    if run.is_superseded():
-        raise AlreadyRunning("A later attempt has taken the run over; this one wrote nothing more.")
+    run.require_turn()
     run.reporter.sync()
     if not is_epoch_end:
         run.checkpoints.save_snapshot(run.learner, metrics)

@@ -8,10 +8,10 @@ uninterrupted run.
 from __future__ import annotations
 
 import dataclasses
-import os
 
 import torch
 
+from sintonia.cores import num_cores
 from sintonia.runs.spec import Origin, Precision, TrainSpec
 from sintonia.training import precision
 from sintonia.training.distributed import World
@@ -25,7 +25,7 @@ _TOLD_SLOWDOWN = 1.5
 def fix_choices(spec: TrainSpec, measured: Measured, reporter: Reporter, world: World) -> TrainSpec:
     """Return ``spec`` with what the first attempt chose, choosing it if need be, and use it."""
     threads = world.from_first(
-        lambda: measured.fixed("threads", lambda: spec.threads or os.cpu_count() or 1)
+        lambda: measured.fixed("threads", lambda: spec.threads or num_cores())
     )
     _share_machine(threads, reporter, world)
     is_free = spec.origins.get("precision") is Origin.DEFAULT

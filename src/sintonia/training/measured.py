@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from sintonia.runs.layout import RunFolder
 from sintonia.sealed import read_json, write_json
+from sintonia.training.turn import always
 
 T = TypeVar("T")
 
@@ -18,8 +19,10 @@ T = TypeVar("T")
 class Measured:
     """The fixed values of one run."""
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunFolder, require_turn: Callable[[], None] = always) -> None:
+        """``require_turn`` is asked before each write: it holds all values, not only the new."""
         self._path = run.measured
+        self._require_turn = require_turn
         self._values: dict[str, Any] = read_json(self._path) if self._path.exists() else {}
 
     def fixed(self, name: str, measure: Callable[[], T]) -> T:
@@ -34,5 +37,6 @@ class Measured:
 
     def change(self, name: str, value: Any) -> None:
         """Write a value that holds from now on."""
+        self._require_turn()
         self._values[name] = value
         write_json(self._path, self._values)

@@ -22,7 +22,7 @@ from sintonia.sealed import MANIFEST, hash_file, verify
 from sintonia.training import precision
 from sintonia.training.checkpoint import Checkpoints, Learner
 from sintonia.training.distributed import World
-from sintonia.training.estimate import work_of
+from sintonia.training.estimate import largest_row_tokens, work_of
 from sintonia.training.fitting import Fitting
 from sintonia.training.loop import Run
 from sintonia.training.measured import Measured
@@ -31,6 +31,10 @@ from sintonia.training.reporter import Reporter, RowProgress
 from sintonia.training.room import Room
 from sintonia.training.row_losses import TRAINING, VALIDATION, RowLosses
 from sintonia.training.start import begin, shares_prefixes, tell_kind
+from sintonia.training.turn import Turn
+
+SHARES_PREFIXES = "shares_prefixes"
+"""What the first attempt found: sums of shared rows are rounded otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +50,9 @@ class Surroundings:
     should_stop: Callable[[], bool]
     """Asked after each step, and while answers are scored before the first."""
 
-    def is_superseded(self) -> bool:
-        """Tell whether a later attempt has held the run's lock: it said something."""
-        later = (AttemptFolder(path) for path in self.folder.path.glob("attempt-*"))
-        return any(a.number > self.attempt.number and a.records.exists() for a in later)
+    def require_turn(self) -> None:
+        """Raise ``AlreadyRunning`` unless this is the last attempt that spoke."""
+        Turn(self.folder, self.attempt).require()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +81,10 @@ def prepare(around: Surroundings, spec: TrainSpec) -> tuple[Run, Mapping[str, fl
     encoder = _Encoder(around, spec, _renderer(spec))
     rows = around.world.after_first("encoded", encoder.both)
     around.reporter.beat()
-    spec = fitting.after(around.folder, around.attempt, spec, rows.training)
-    learner, rows = _begin(around, spec, rows)
     objective: Objective = plugins.load(objectives, spec.objective).build(spec)
+    largest_row = largest_row_tokens(objective, rows.training)
+    spec = fitting.after_the_attempt_before(around.folder, around.attempt, spec, largest_row)
+    learner, rows = _begin(around, spec, rows)
     work = work_of(spec, objective, rows.training, rows.validation, around.world.size)
     spec = fitting.before_the_first_step(spec, work, learner.policy, rows.training)
     around.reporter.settled(spec.precision, spec.micro_batch_tokens)
@@ -107,8 +111,12 @@ def _begin(around: Surroundings, spec: TrainSpec, rows: _Rows) -> tuple[Learner,
         reporter.diary.begin(around.world.local_size)
     learner = begin(spec, where)
     reporter.beat()
-    tell_kind(spec, where, reporter)
-    if not shares_prefixes(spec, learner.policy, reporter):
+    tell_kind(spec, learner.policy, reporter)
+    can_share = shares_prefixes(spec, learner.policy, reporter)
+    was_sharing = around.world.from_first(
+        lambda: around.measured.fixed(SHARES_PREFIXES, lambda: can_share)
+    )
+    if not (can_share and was_sharing):
         rows = rows.each(lambda samples, _: samples.apart())
     return learner, rows
 
@@ -123,6 +131,7 @@ def _reference(
         objective,
         around.reporter,
         around.should_stop,
+        around.require_turn,
         around.world,
     )
 
@@ -134,7 +143,7 @@ def _restore(
     learner.row_losses[TRAINING] = RowLosses(rows.training.num_rows)
     if rows.validation is not None:
         learner.row_losses[VALIDATION] = RowLosses(rows.validation.num_rows)
-    checkpoints = Checkpoints(around.folder, spec, around.room, around.is_superseded, around.world)
+    checkpoints = Checkpoints(around.folder, spec, around.room, around.require_turn, around.world)
     metrics = checkpoints.resume(learner, around.reporter)
     run = Run(
         spec=spec,
@@ -145,7 +154,7 @@ def _restore(
         checkpoints=checkpoints,
         reporter=around.reporter,
         should_stop=around.should_stop,
-        is_superseded=around.is_superseded,
+        require_turn=around.require_turn,
         curve=read_curve(around.folder, learner.progress.step),
         world=around.world,
     )

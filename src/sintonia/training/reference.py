@@ -25,10 +25,11 @@ from sintonia.runs.layout import RunFolder
 from sintonia.runs.spec import TrainSpec
 from sintonia.sealed import seal, verify
 from sintonia.training.distributed import ALONE, World
+from sintonia.training.evaluate import ROWS_AT_ONCE
 from sintonia.training.reporter import Reporter, RowProgress
+from sintonia.training.turn import always
 
 _ARRAY = "log_probabilities.npy"
-_ROWS_AT_ONCE = 32
 _ROWS_OF_A_PART = 256
 """So many are kept together: what a kill or a stop can cost."""
 
@@ -48,6 +49,8 @@ class Reference:
     objective: Objective
     reporter: Reporter
     should_stop: Callable[[], bool] = lambda: False
+    require_turn: Callable[[], None] = always
+    """Asked before anything is kept."""
     world: World = ALONE
     """Its processes share the rows; the first keeps what all found."""
 
@@ -81,11 +84,12 @@ class Reference:
             return False
 
     def _write(self, folder: Path, found_S: NDArray[np.float64]) -> None:
+        self.require_turn()
         work = folder.with_name(f".{folder.name}.work")
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         save_array(work / _ARRAY, found_S)
-        seal(work, folder, {"run_id": self.spec.run_id})
+        seal(work, folder, {"run_id": self.spec.run_id}, may_rename=self.require_turn)
 
     def _score(
         self, samples: Samples, rows: range, told: Callable[[int], None]
@@ -105,7 +109,7 @@ class Reference:
         self, samples: Samples, rows: range, told: Callable[[int], None]
     ) -> Iterator[tuple[int, float]]:
         """Yield the numbers and log-probabilities of this process's share of the sequences."""
-        size = _ROWS_AT_ONCE * self.world.size
+        size = ROWS_AT_ONCE * self.world.size
         for start in rows[::size]:
             chunk = samples.sequences_of(range(start, min(start + size, rows.stop)))
             own = self.world.own(chunk)

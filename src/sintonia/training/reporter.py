@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sintonia.runs.layout import AttemptFolder, step_of
+from sintonia.runs.memory import Diary
 from sintonia.runs.records import RecordKind, RecordWriter
-from sintonia.training.memory import Diary
 from sintonia.training.verdict import Verdict
 
 

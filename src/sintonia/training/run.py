@@ -27,10 +27,10 @@ from sintonia.errors import (
     InvalidValue,
     SintoniaError,
 )
+from sintonia.runs import memory
 from sintonia.runs.layout import AttemptFolder, RunFolder
 from sintonia.runs.records import OUT_OF_MEMORY, ExitRecord, ExitStatus, reserve_exit, write_exit
 from sintonia.runs.spec import read_spec
-from sintonia.training import memory
 from sintonia.training.distributed import ALONE, OtherFailed, ProcessLost, World, joined
 from sintonia.training.loop import Ending, train
 from sintonia.training.machine import fix_choices
@@ -40,6 +40,7 @@ from sintonia.training.reference import Interrupted
 from sintonia.training.reporter import Reporter
 from sintonia.training.result import conclude
 from sintonia.training.room import Room, disk_full, is_disk_full
+from sintonia.training.turn import Turn
 
 
 class StopRequest:
@@ -117,7 +118,7 @@ def _train(
     try:
         if world.is_first:
             room.require()
-        measured = Measured(folder)
+        measured = Measured(folder, Turn(folder, attempt).require)
         spec = fix_choices(spec, measured, reporter, world)
         around = Surroundings(
             folder, attempt, reporter, measured, room, world, should_stop=lambda: stop.is_set

@@ -17,7 +17,7 @@ from sintonia.models.flex import flex_on
 from sintonia.models.learning import recompute_layers
 from sintonia.models.load import Place, load_base
 from sintonia.models.policy import Policy
-from sintonia.models.quantized import check_installed
+from sintonia.models.quantized import check_installed, count_layers
 from sintonia.runs.plan import linear_layers
 from sintonia.runs.spec import LoraSettings, Origin, Precision, Quantization, TrainSpec
 from sintonia.sealed import MANIFEST, hash_file, read_json, verify
@@ -50,16 +50,18 @@ def begin(spec: TrainSpec, device: str) -> Learner:
     return Learner(policy, build_optimizer(trained, spec.optimizer), Progress())
 
 
-def tell_kind(spec: TrainSpec, device: str, reporter: Reporter) -> None:
+def tell_kind(spec: TrainSpec, policy: Policy, reporter: Reporter) -> None:
     """Tell in events what differs from the usual way to compute."""
     if spec.quantization is Quantization.NF4:
+        narrow, every = count_layers(policy.model, linear_layers(Path(spec.base.folder)))
         reporter.event(
-            "The base's linear layers are kept in four bits (nf4) while the adapter trains over "
-            "them; the adapter is saved as usual and served over the base as it is stored."
+            f"{narrow} of the base's {every} linear layers are kept in four bits (nf4) while the "
+            "adapter trains over them; the adapter is saved as usual and served over the base as "
+            "it is stored."
         )
     if spec.compile:
         reporter.event("Layers are compiled as they are met: the first steps take longer.")
-    problem = flex_on(device).problem
+    problem = flex_on(policy.device.type).problem
     if problem:
         reporter.event(
             f"FlexAttention cannot be compiled here ({problem}): attention goes through a mask of "

@@ -2,110 +2,87 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, cast
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
 
-from sintonia.api.bodies import JsonBody, parse_what_can_be
-from sintonia.api.checks import Trainable, check_data_file, problems_of_settings, trainable
+from sintonia.api.bodies import JsonBody, json_answer
 from sintonia.api.headers import ignored_header
+from sintonia.api.idempotency import OnceDep
+from sintonia.api.new_jobs import new_job
+from sintonia.api.openapi import json_body
 from sintonia.api.pagination import After, cursor_page, list_page
-from sintonia.api.schemas.jobs import CheckpointObject, EventObject, JobObject, JobRequest
+from sintonia.api.queries import MetadataFilter
+from sintonia.api.schemas.jobs import (
+    AnyCheckpointObject,
+    AnyEventObject,
+    AnyJobObject,
+    JobObject,
+    JobRequest,
+)
 from sintonia.api.schemas.wire import CursorPage, ListPage
 from sintonia.api.services import Services, ServicesDep
-from sintonia.api.translate.jobs import (
-    check_integrations,
-    checkpoint_object,
-    event_object,
-    ignored_in,
-    job_object,
-)
-from sintonia.api.translate.methods import method_of
-from sintonia.domain.jobs import Job, JobDraft
-from sintonia.domain.methods import Method
-from sintonia.errors import InvalidValue, Problems
+from sintonia.api.translate.imported import cannot_change, imported_job_object, imported_line
+from sintonia.api.translate.jobs import checkpoint_object, event_object, job_object
+from sintonia.domain.imported import ImportedJob, Json
+from sintonia.domain.jobs import Job, JobCheckpoint, JobEvent
+from sintonia.errors import JobNotFound
+from sintonia.store import Page
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs")
 
-_METADATA = re.compile(r"^metadata\[(.*)\]$", re.DOTALL)
 
-
-@router.post("")
-def create_job(body: JsonBody, services: ServicesDep, response: Response) -> JobObject:
+@router.post("", response_model=JobObject, openapi_extra=json_body(JobRequest))
+async def create_job(body: JsonBody, services: ServicesDep, once: OnceDep) -> Response:
     """Store a job. It is checked and answered at once; a worker takes it from there."""
-    request, method, model = _checked(body, services)
-    draft = JobDraft(
-        model=model.shown,
-        base_model=model.base,
-        parent_model=model.parent,
-        training_file=request.training_file,
-        validation_file=request.validation_file,
-        method=method,
-        suffix=request.suffix,
-        seed=request.seed,
-        metadata=request.metadata,
-        truncate=bool(request.sintonia and request.sintonia.truncate),
-    )
-    response.headers.update(ignored_header(ignored_in(request)))
-    return _shown(services.store.jobs.create(draft), services)
+    return await once.answer(body, lambda: _create(body, services))
 
 
-def _checked(body: JsonBody, services: Services) -> tuple[JobRequest, Method, Trainable]:
-    """Return what a job is made of. Raises ``InvalidRequest`` that names all that is wrong."""
-    problems = Problems()
-    request, method, model = parse_what_can_be(JobRequest, body, problems), None, None
-    if request is not None:
-        with problems.collecting():
-            method = method_of(request)
-        with problems.collecting():
-            check_integrations(request.integrations)
-        with problems.collecting():
-            model = trainable(request.model, services)
-        problems.found += problems_of_settings(request, method, model, services)
-        for param in ("training_file", "validation_file"):
-            with problems.collecting():
-                check_data_file(getattr(request, param), param, services)
-    problems.raise_if_any()
-    found = (request, method, model)
-    assert None not in found, "without a problem all of it is there"
-    return cast("tuple[JobRequest, Method, Trainable]", found)
+def _create(body: JsonBody, services: Services) -> Response:
+    job, ignored = new_job(body, services)
+    return json_answer(_shown(job, services), ignored_header(ignored))
 
 
 @router.get("")
 def list_jobs(
-    request: Request,
     services: ServicesDep,
+    metadata: MetadataFilter,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-) -> ListPage[JobObject]:
+) -> ListPage[AnyJobObject]:
     """List jobs, the newest first; ``metadata[KEY]=VALUE`` keeps those that have the pair."""
-    page = services.store.jobs.list(after=after, limit=limit, metadata=_metadata_filter(request))
-    return list_page(page, lambda job: _shown(job, services))
+    page = services.store.imported.list_with_own(after=after, limit=limit, metadata=metadata)
+    return list_page(page, lambda job: _any_shown(job, services))
 
 
 @router.get("/{job_id}")
-def retrieve_job(job_id: str, services: ServicesDep) -> JobObject:
+def retrieve_job(job_id: str, services: ServicesDep) -> AnyJobObject:
     """Return one job."""
-    return _shown(services.store.jobs.get(job_id), services)
+    store = services.store
+    job: Job | ImportedJob = _either(
+        lambda: store.jobs.get(job_id), lambda: store.imported.get(job_id)
+    )
+    return _any_shown(job, services)
 
 
 @router.post("/{job_id}/cancel")
 def cancel_job(job_id: str, services: ServicesDep) -> JobObject:
     """End a job that waits or runs."""
-    return _shown(services.store.jobs.cancel(job_id), services)
+    return _shown(_ordered(services.store.jobs.cancel, job_id, "cancelled", services), services)
 
 
 @router.post("/{job_id}/pause")
 def pause_job(job_id: str, services: ServicesDep) -> JobObject:
     """Let a running job save its work and rest; it is ``pausing`` until that is done."""
-    return _shown(services.store.jobs.pause(job_id), services)
+    return _shown(_ordered(services.store.jobs.pause, job_id, "paused", services), services)
 
 
 @router.post("/{job_id}/resume")
 def resume_job(job_id: str, services: ServicesDep) -> JobObject:
     """Put a paused job back into the queue."""
-    return _shown(services.store.jobs.resume(job_id), services)
+    return _shown(_ordered(services.store.jobs.resume, job_id, "resumed", services), services)
 
 
 @router.get("/{job_id}/events")
@@ -115,10 +92,14 @@ def list_events(
     services: ServicesDep,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=10000)] = 20,
-) -> ListPage[EventObject]:
+) -> ListPage[AnyEventObject]:
     """List what happened to a job, the newest first."""
-    page = services.store.jobs.events(job_id, after=after, limit=limit)
-    return list_page(page, event_object)
+    own, imported = services.store.jobs, services.store.imported
+    page: Page[JobEvent | Json] = _either(
+        lambda: own.events(job_id, after=after, limit=limit),
+        lambda: imported.events(job_id, after=after, limit=limit),
+    )
+    return list_page(page, lambda e: imported_line(e) if isinstance(e, dict) else event_object(e))
 
 
 @router.get("/{job_id}/checkpoints")
@@ -128,26 +109,42 @@ def list_checkpoints(
     services: ServicesDep,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 10,
-) -> CursorPage[CheckpointObject]:
+) -> CursorPage[AnyCheckpointObject]:
     """List the models saved at epoch ends, the highest step first."""
-    page = services.store.jobs.checkpoints(job_id, after=after, limit=limit)
-    return cursor_page(page, checkpoint_object, lambda checkpoint: checkpoint.id)
+    own, imported = services.store.jobs, services.store.imported
+    page: Page[JobCheckpoint | Json] = _either(
+        lambda: own.checkpoints(job_id, after=after, limit=limit),
+        lambda: imported.checkpoints(job_id, after=after, limit=limit),
+    )
+    return cursor_page(
+        page,
+        lambda c: imported_line(c) if isinstance(c, dict) else checkpoint_object(c),
+        lambda c: str(c["id"]) if isinstance(c, dict) else c.id,
+    )
+
+
+def _either(own: Callable[[], Any], imported: Callable[[], Any]) -> Any:
+    """Return what is asked of a job of ours, else of one that was brought over.
+
+    Raises ``JobNotFound`` when it is neither.
+    """
+    try:
+        return own()
+    except JobNotFound:
+        return imported()
+
+
+def _ordered(order: Callable[[str], Job], job_id: str, done: str, services: Services) -> Job:
+    """Give a job an order. Raises ``InvalidRequest`` for one that was brought over."""
+    try:
+        return order(job_id)
+    except JobNotFound:
+        raise cannot_change(services.store.imported.get(job_id), done) from None
+
+
+def _any_shown(job: Job | ImportedJob, services: Services) -> AnyJobObject:
+    return imported_job_object(job) if isinstance(job, ImportedJob) else _shown(job, services)
 
 
 def _shown(job: Job, services: Services) -> JobObject:
     return job_object(job, services.settings.organization)
-
-
-def _metadata_filter(request: Request) -> dict[str, str] | None:
-    """Return the pairs asked for; an empty mapping means jobs without any metadata."""
-    given = request.query_params
-    if "metadata" in given:
-        if given["metadata"] != "null":
-            raise InvalidValue(
-                "Invalid 'metadata': filter with metadata[KEY]=VALUE, or with metadata=null for "
-                "jobs without metadata.",
-                param="metadata",
-            )
-        return {}
-    pairs = {m[1]: value for key, value in given.items() if (m := _METADATA.match(key))}
-    return pairs or None

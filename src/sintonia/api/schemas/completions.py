@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
@@ -36,9 +37,23 @@ Prompt = Annotated[
 class CompletionParams(AnswerRequest):
     """Parameters of ``POST /v1/completions`` that do something."""
 
-    prompt: Prompt
+    prompt: Prompt | None = None
+    """Absent: as from the beginning of a text."""
     echo: bool | None = None
     best_of: int | None = Field(default=None, ge=0, le=20)
+    logprobs: int | None = Field(default=None, ge=0, le=5)
+
+
+class CompletionLogprobs(Wire):
+    """The log-probabilities of an answer, or of what a chunk adds to it: a value for each token.
+
+    The first token of a prompt has none, hence ``null``.
+    """
+
+    tokens: Sequence[str]
+    token_logprobs: Sequence[float | None]
+    top_logprobs: Sequence[dict[str, float] | None]
+    text_offset: Sequence[int]
 
 
 class CompletionChoice(Wire):
@@ -46,7 +61,7 @@ class CompletionChoice(Wire):
 
     text: str
     index: int
-    logprobs: None = None
+    logprobs: CompletionLogprobs | None = None
     finish_reason: str | None
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from sintonia.api.schemas.wire import LenientRequest, Wire
+from sintonia.api.schemas.wire import LenientRequest, StrictRequest, Wire
 
 
 def _as_list(value: Any) -> Any:
@@ -17,15 +17,22 @@ Stop = Annotated[list[str], Field(max_length=4), BeforeValidator(_as_list)]
 """One text or up to four."""
 
 
-class StreamOptions(LenientRequest):
-    """``stream_options``; obfuscation is for public networks and does nothing here."""
+class StreamOptions(StrictRequest):
+    """``stream_options``; obfuscation is for public networks and has no effect here."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+
+
 class AnswerRequest(LenientRequest):
-    """Parameters that chat and completions have in common."""
+    """Parameters that chat and completions have in common and that do something.
+
+    Others are left to ``translate/parameters.py``, which knows what becomes of each.
+    """
 
     model: str = Field(min_length=1, max_length=256)
     n: int | None = Field(default=None, ge=1, le=128)
@@ -34,6 +41,10 @@ class AnswerRequest(LenientRequest):
     top_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: Stop | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: dict[str, Bias] | None = None
+    """By the id of a token, written as a string."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 

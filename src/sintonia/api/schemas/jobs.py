@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from sintonia.api.schemas.methods import (
     HyperparametersObject,
@@ -145,3 +145,40 @@ class CheckpointObject(Wire):
     fine_tuning_job_id: str
     metrics: Mapping[str, float]
     """Those of ``CHECKPOINT_METRICS`` that were measured, and ``step``."""
+
+
+class ImportedJobObject(Wire):
+    """A job that was brought over: whatever its server said of it, in the shape of a job."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: str
+    object: Any = "fine_tuning.job"
+    created_at: int
+    finished_at: Any = None
+    model: Any = None
+    fine_tuned_model: Any = None
+    organization_id: Any = ""
+    status: Any = None
+    hyperparameters: Any = None
+    training_file: Any = None
+    validation_file: Any = None
+    result_files: Any = ()
+    trained_tokens: Any = None
+    error: Any = None
+    seed: Any = None
+    sintonia: Mapping[str, Any]
+    """``imported_from``, beside what the server said itself if it is one of ours."""
+
+
+class ImportedLine(Wire):
+    """An event or a checkpoint of a job that was brought over, as it came."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: str
+
+
+AnyJobObject = JobObject | ImportedJobObject
+AnyEventObject = EventObject | ImportedLine
+AnyCheckpointObject = CheckpointObject | ImportedLine

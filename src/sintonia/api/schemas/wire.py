@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -16,7 +24,7 @@ class StrictRequest(BaseModel):
 
 
 class LenientRequest(BaseModel):
-    """Parameters of a request for an answer; unknown keys are reported, not refused."""
+    """Parameters of a request for an answer; what becomes of other keys is decided elsewhere."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
 
@@ -42,6 +50,33 @@ class Wire(BaseModel):
             for key, value in written.items()
             if value is not None or key not in self.left_out_when_none
         }
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Describe the fields, of which the serializer only leaves some out."""
+        plain = {key: part for key, part in core_schema.items() if key != "serialization"}
+        schema = handler(cast("CoreSchema", plain))
+        fields = handler.resolve_ref_schema(schema)
+        required = [key for key in fields.get("required", ()) if key not in cls.left_out_when_none]
+        fields["required"] = required
+        return schema
+
+
+class ErrorObject(Wire):
+    """What is wrong, as OpenAI says it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(Wire):
+    """The body of every answer that is not a success."""
+
+    error: ErrorObject
 
 
 class ListPage(Wire, Generic[T]):

@@ -12,25 +12,28 @@ from sintonia.api.schemas.chat import (
     ChatChunk,
     ChatCompletion,
     ChatCompletionRequest,
+    ChoiceLogprobs,
     ChunkChoice,
     Delta,
     FunctionObject,
-    MessageParam,
-    TextPart,
     ToolCallObject,
 )
 from sintonia.api.schemas.generation import Usage
 from sintonia.api.schemas.wire import Wire
 from sintonia.api.translate.answers import Call
+from sintonia.api.translate.logprobs import chat_logprobs
+from sintonia.api.translate.messages import conversation
 from sintonia.api.translate.parameters import unsupported, wishes_of
-from sintonia.domain.examples import Message, ToolCall
-from sintonia.errors import InvalidRequest, InvalidValue, UnsupportedParameter
+from sintonia.domain.examples import ToolCall
+from sintonia.errors import InvalidRequest, InvalidValue
 from sintonia.serving.answers import (
     Answer,
     CallsPiece,
     ChatRequest,
     EndPiece,
     Piece,
+    ScoredToken,
+    StopReason,
     TextPiece,
 )
 
@@ -43,26 +46,55 @@ def chat_request(request: ChatCompletionRequest, body: Mapping[str, Any]) -> Cha
     The checked tools are taken from ``body`` as they were sent: the order of their keys shows
     in the prompt, which must be the one that training saw.
     """
-    choice = request.tool_choice
-    if choice is not None and choice not in _TOOL_CHOICES:
-        raise unsupported("tool_choice", choice, _TOOL_CHOICES)
-    messages = [_message(message, place) for place, message in enumerate(request.messages)]
-    tools = [] if choice == "none" or not request.tools else body["tools"]
     return ChatRequest(
-        messages=tuple(messages),
-        tools=tuple({"type": "function", "function": tool["function"]} for tool in tools),
-        allow_parallel_calls=request.parallel_tool_calls is not False,
-        wishes=wishes_of(request, _max_tokens(request)),
+        messages=conversation(request.messages),
+        tools=_tools(request, body),
+        allow_parallel_calls=request.parallel_tool_calls is not False and not request.functions,
+        wishes=wishes_of(request, _max_tokens(request), _top_logprobs(request)),
     )
 
 
-def chat_completion(call: Call, answers: Sequence[Answer], usage: Usage) -> ChatCompletion:
+@dataclass(frozen=True)
+class ChatShape:
+    """What of an answer's shape the request decides."""
+
+    with_logprobs: bool = False
+    with_functions: bool = False
+    """Whether a call is a ``function_call``, as the deprecated ``functions`` ask for."""
+
+    @classmethod
+    def of(cls, request: ChatCompletionRequest) -> ChatShape:
+        """Return the shape that ``request`` asks for."""
+        return cls(bool(request.logprobs), bool(request.functions))
+
+    def reason(self, reason: StopReason) -> str:
+        """Return a reason to end in the request's own spelling."""
+        is_function = self.with_functions and reason is StopReason.TOOL_CALLS
+        return "function_call" if is_function else reason.value
+
+    def calls(self, calls: Sequence[ToolCall], *, in_chunk: bool = False) -> dict[str, Any]:
+        """Return the key of a message, or of what a chunk adds to it, that has its calls."""
+        if not calls:
+            return {}
+        if self.with_functions:
+            return {"function_call": _function(calls[0])}
+        places = range(len(calls)) if in_chunk else [None] * len(calls)
+        return {"tool_calls": [_call(made, p) for made, p in zip(calls, places, strict=True)]}
+
+    def logprobs(self, tokens: Sequence[ScoredToken]) -> ChoiceLogprobs | None:
+        """Return the log-probabilities of a text, when they were asked for."""
+        return chat_logprobs(tokens) if self.with_logprobs else None
+
+
+def chat_completion(
+    call: Call, answers: Sequence[Answer], usage: Usage, shape: ChatShape
+) -> ChatCompletion:
     """Return whole answers as the wire shows them."""
     return ChatCompletion(
         id=call.id,
         created=call.created,
         model=call.model,
-        choices=[_choice(answer) for answer in answers],
+        choices=[_choice(answer, shape) for answer in answers],
         usage=usage,
         system_fingerprint=call.system_fingerprint,
     )
@@ -73,6 +105,7 @@ class ChatChunks:
     """The chunks of one streamed call."""
 
     call: Call
+    shape: ChatShape
 
     def first(self, index: int) -> list[Wire]:
         """Return the chunks that begin an answer."""
@@ -81,14 +114,15 @@ class ChatChunks:
     def of(self, piece: Piece) -> Wire:
         """Return a piece of an answer as a chunk."""
         match piece:
-            case TextPiece(index, text):
-                return self._chunk(ChunkChoice(index=index, delta=Delta(content=text)))
+            case TextPiece(index, text, tokens):
+                logprobs, delta = self.shape.logprobs(tokens), Delta(content=text)
+                return self._chunk(ChunkChoice(index=index, delta=delta, logprobs=logprobs))
             case CallsPiece(index, calls):
-                shown = [_call(made, place) for place, made in enumerate(calls)]
-                return self._chunk(ChunkChoice(index=index, delta=Delta(tool_calls=shown)))
+                delta = Delta(**self.shape.calls(calls, in_chunk=True))
+                return self._chunk(ChunkChoice(index=index, delta=delta))
             case EndPiece(index, reason):
-                end = ChunkChoice(index=index, delta=Delta(), finish_reason=reason.value)
-                return self._chunk(end)
+                end = self.shape.reason(reason)
+                return self._chunk(ChunkChoice(index=index, delta=Delta(), finish_reason=end))
 
     def last(self) -> Wire:
         """Return the chunk without answers that carries the usage."""
@@ -104,19 +138,56 @@ class ChatChunks:
         )
 
 
-def _choice(answer: Answer) -> ChatChoice:
-    calls = [_call(made) for made in answer.tool_calls] or None
-    content = answer.text if answer.text or not calls else None
+def _choice(answer: Answer, shape: ChatShape) -> ChatChoice:
+    content = answer.text if answer.text or not answer.tool_calls else None
     return ChatChoice(
         index=answer.index,
-        message=AnswerMessage(content=content, tool_calls=calls),
-        finish_reason=answer.reason.value,
+        message=AnswerMessage(content=content, **shape.calls(answer.tool_calls)),
+        logprobs=shape.logprobs(answer.tokens),
+        finish_reason=shape.reason(answer.reason),
     )
 
 
-def _call(made: ToolCall, index: int | None = None) -> ToolCallObject:
-    function = FunctionObject(name=made.name, arguments=made.arguments)
-    return ToolCallObject(index=index, id=made.id, function=function)
+def _call(made: ToolCall, index: int | None) -> ToolCallObject:
+    return ToolCallObject(index=index, id=made.id, function=_function(made))
+
+
+def _function(made: ToolCall) -> FunctionObject:
+    return FunctionObject(name=made.name, arguments=made.arguments)
+
+
+def _tools(
+    request: ChatCompletionRequest, body: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], ...]:
+    """Return the tools that may be called, in today's spelling."""
+    if request.tools and request.functions:
+        raise InvalidValue(
+            "Parameters tools and functions are both given; functions is deprecated. "
+            "Give tools only.",
+            param="functions",
+        )
+    choices = {"tool_choice": request.tool_choice, "function_call": request.function_call}
+    for name, choice in choices.items():
+        if choice is not None and choice not in _TOOL_CHOICES:
+            raise unsupported(name, choice, _TOOL_CHOICES)
+    functions = [tool["function"] for tool in body["tools"]] if request.tools else []
+    choice = request.tool_choice
+    if request.functions:
+        functions, choice = body["functions"], request.function_call
+    if choice == "none":
+        return ()
+    return tuple({"type": "function", "function": function} for function in functions)
+
+
+def _top_logprobs(request: ChatCompletionRequest) -> int | None:
+    if request.logprobs:
+        return request.top_logprobs or 0
+    if request.top_logprobs:
+        raise InvalidRequest(
+            "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.",
+            param="top_logprobs",
+        )
+    return None
 
 
 def _max_tokens(request: ChatCompletionRequest) -> int | None:
@@ -127,55 +198,3 @@ def _max_tokens(request: ChatCompletionRequest) -> int | None:
             param="max_tokens",
         )
     return old if new is None else new
-
-
-def _message(message: MessageParam, place: int) -> Message:
-    where = f"messages[{place}]"
-    calls = message.tool_calls or []
-    if calls and message.role != "assistant":
-        raise InvalidValue(
-            f"Invalid '{where}.tool_calls': only assistant messages call tools. Leave it out.",
-            param=f"{where}.tool_calls",
-        )
-    if message.role == "tool" and message.tool_call_id is None:
-        raise _missing(f"{where}.tool_call_id")
-    content = _content(message, where)
-    if content is None and not (message.role == "assistant" and calls):
-        raise _missing(f"{where}.content")
-    return Message(
-        role=message.role,
-        content=content,
-        name=message.name,
-        tool_calls=tuple(ToolCall(c.id, c.function.name, c.function.arguments) for c in calls),
-        tool_call_id=message.tool_call_id,
-    )
-
-
-def _content(message: MessageParam, where: str) -> str | None:
-    """Return a message's text: its parts joined, or the assistant's refusal."""
-    if not isinstance(message.content, list):
-        return message.content or message.refusal or message.content
-    texts = [
-        _part_text(part, f"{where}.content[{place}]") for place, part in enumerate(message.content)
-    ]
-    return "".join(texts)
-
-
-def _part_text(part: TextPart, where: str) -> str:
-    texts = {"text": part.text, "refusal": part.refusal}
-    if part.type not in texts:
-        raise UnsupportedParameter(
-            f"Invalid '{where}.type': this model reads no {part.type[:50]!r} parts. "
-            "Supported values are: 'text' and 'refusal'.",
-            param=f"{where}.type",
-        )
-    text = texts[part.type]
-    if text is None:
-        raise _missing(f"{where}.{part.type}")
-    return text
-
-
-def _missing(param: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
-    )

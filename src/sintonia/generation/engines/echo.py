@@ -1,13 +1,14 @@
 """The engine that answers with the end of the prompt.
 
 It holds no weights and knows no text, yet it keeps every promise of ``Engine`` (slots, queue,
-stop tokens, finish reasons, cancellation), so tests and demos can run on it.
+stop tokens, finish reasons, cancellation), so tests and demos can run on it. It is sure of every
+token, of the prompt's too: each has the probability 1, whatever penalties and bias say.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 from sintonia.errors import EngineUnavailable, TooManyRequests
@@ -15,7 +16,9 @@ from sintonia.generation.base import (
     EngineStatus,
     FinishReason,
     GenerationRequest,
+    SamplingParams,
     TokenChunk,
+    TokenLogprob,
     check_request,
 )
 from sintonia.settings import Settings
@@ -60,6 +63,11 @@ class EchoEngine:
             self._running -= 1
             self._free.release()
 
+    @property
+    def num_held(self) -> int:
+        """How many requests run or wait."""
+        return self._running + self._waiting
+
     async def unload(self, adapter_or_base_sha256: str) -> None:
         """Do nothing: there are no weights."""
 
@@ -78,11 +86,27 @@ def _echo(request: GenerationRequest) -> Iterator[TokenChunk]:
     The answer stops by itself when the prompt is used up.
     """
     sampling = request.sampling
+    if sampling.prompt_logprobs:
+        yield TokenChunk(prompt_logprobs=_sure(request.prompt_ids[1:], sampling))
+    if sampling.max_tokens == 0:
+        yield TokenChunk(finish_reason=FinishReason.LENGTH)
+        return
     token_ids = request.prompt_ids[-sampling.max_tokens :]
     for number, token_id in enumerate(token_ids, start=1):
+        logprobs = _sure((token_id,), sampling)
         if token_id in sampling.stop_token_ids:
-            yield TokenChunk((token_id,), FinishReason.STOP)
+            yield TokenChunk((token_id,), FinishReason.STOP, logprobs)
             return
         last = number == len(token_ids)
         reason = FinishReason.LENGTH if number == sampling.max_tokens else FinishReason.STOP
-        yield TokenChunk((token_id,), reason if last else None)
+        yield TokenChunk((token_id,), reason if last else None, logprobs)
+
+
+def _sure(token_ids: Sequence[int], sampling: SamplingParams) -> tuple[TokenLogprob, ...]:
+    """Return the log-probabilities of tokens that could not have been others, if asked for."""
+    if sampling.top_logprobs is None:
+        return ()
+    return tuple(
+        TokenLogprob(0.0, ((token_id, 0.0),) if sampling.top_logprobs else ())
+        for token_id in token_ids
+    )

@@ -1,8 +1,8 @@
 """The engine that runs models with torch and transformers.
 
 ``engine`` is the rim, ``scheduler`` decides who computes, ``runner`` computes, ``residency``
-keeps the weights, ``attention``, ``cache``, ``linear``, ``adapters`` and ``sampling`` are the
-parts of a step.
+keeps the weights, ``attention``, ``cache``, ``linear``, ``adapters``, ``sampling``, ``adjustment``,
+``logprobs`` and ``prompt_scores`` are the parts of a step.
 """
 
 from __future__ import annotations

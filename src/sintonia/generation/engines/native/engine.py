@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +15,7 @@ from concurrent.futures import Future
 
 import torch
 
+from sintonia.cores import num_cores
 from sintonia.errors import EngineUnavailable, SintoniaError
 from sintonia.generation.base import (
     EngineStatus,
@@ -35,7 +35,7 @@ class NativeEngine:
     """Serves models from folders; see ``Engine``."""
 
     def __init__(self, settings: Settings, limits: ResidencyLimits | None = None) -> None:
-        self._threads = settings.threads or os.cpu_count() or 1
+        self._threads = settings.threads or num_cores()
         self._wake = threading.Event()
         self._residency = Residency(limits or ResidencyLimits(), self._wake.set)
         self._scheduler = Scheduler(
@@ -67,6 +67,11 @@ class NativeEngine:
         finally:
             ticket.cancelled = True
             self._wake.set()
+
+    @property
+    def num_held(self) -> int:
+        """How many requests run or wait."""
+        return sum(self._scheduler.counts())
 
     async def unload(self, adapter_or_base_sha256: str) -> None:
         """Drop weights between two steps; requests that run on them end in peace."""

@@ -61,7 +61,7 @@ class AdapterSwitch:
     rows: Sequence[AdapterRows] = ()
     """In the decoder."""
     head_rows: Sequence[AdapterRows] = ()
-    """In the output head, which sees only the last row of each sequence."""
+    """In the output head, which sees only the rows whose logits are wanted."""
 
 
 class ServedLinear(nn.Module):

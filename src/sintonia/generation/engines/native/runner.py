@@ -7,7 +7,7 @@ adapters are each sequence's own. One forward call at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -33,6 +33,8 @@ class Work:
     past: int
     cache: SequenceCache
     adapter: Adapter | None = None
+    num_logits: int = 1
+    """The logits after that many of its last tokens are wanted."""
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Runner:
         return {path: linear.shape for path, linear in self.linears.items()}
 
     def forward(self, works: Sequence[Work]) -> Tensor:
-        """Compute ``works``; return the logits [N, V] after the last token of each, in order.
+        """Compute ``works``; return the logits [N, V] that each wants, in order.
 
         Raises ``RuntimeError`` when a layer did not call the attention function.
         """
@@ -71,14 +73,16 @@ class Runner:
             raise RuntimeError(
                 f"{len(batch.layers_seen)} of {self.num_layers} layers followed the batch"
             )
-        place_of = torch.empty(len(order), dtype=torch.long)
-        place_of[torch.tensor(order)] = torch.arange(len(order))
-        return logits[place_of]
+        return _reordered(logits, ordered, order)
 
 
-def _place(work: Work) -> tuple[bool, int]:
-    """Order single tokens before chunks and equal adapters side by side."""
-    return len(work.token_ids) > 1, id(work.adapter) if work.adapter else 0
+def _place(work: Work) -> tuple[bool, bool, int]:
+    """Order single tokens before chunks, the latter by their logits, and equal adapters together.
+
+    So single rows of one adapter are neighbours in the decoder and in the output head.
+    """
+    adapter = id(work.adapter) if work.adapter else 0
+    return len(work.token_ids) > 1, work.num_logits > 1, adapter
 
 
 def _segments(works: Sequence[Work]) -> list[Segment]:
@@ -91,16 +95,33 @@ def _segments(works: Sequence[Work]) -> list[Segment]:
 
 
 def _inputs(works: Sequence[Work], batch: Batch) -> dict[str, Any]:
-    """Return the model's keyword arguments; only the last row of each meets the vocabulary."""
+    """Return the model's keyword arguments; only the rows that are wanted meet the vocabulary."""
     token_ids = [token_id for work in works for token_id in work.token_ids]
     positions = [work.past + i for work in works for i in range(len(work.token_ids))]
     return {
         "input_ids": torch.tensor([token_ids]),
         "position_ids": torch.tensor([positions]),
-        "logits_to_keep": torch.tensor([segment.stop - 1 for segment in batch.segments]),
+        "logits_to_keep": torch.tensor(_rows_wanted(batch.segments, works)),
         "use_cache": False,
         BATCH_KEYWORD: batch,
     }
+
+
+def _rows_wanted(segments: Sequence[Segment], works: Sequence[Work]) -> list[int]:
+    return [
+        row
+        for segment, work in zip(segments, works, strict=True)
+        for row in range(segment.stop - work.num_logits, segment.stop)
+    ]
+
+
+def _reordered(logits_NV: Tensor, ordered: Sequence[Work], order: Sequence[int]) -> Tensor:
+    """Return the rows of ``logits_NV``, which are as in ``ordered``, in the order of the works.
+
+    ``order`` has the place in the works of each of ``ordered``.
+    """
+    parts = logits_NV.split([work.num_logits for work in ordered])
+    return torch.cat([parts[place] for place in sorted(range(len(order)), key=order.__getitem__)])
 
 
 def _adapter_rows(segments: Sequence[Segment], works: Sequence[Work]) -> list[AdapterRows]:
@@ -121,7 +142,10 @@ def _adapter_rows(segments: Sequence[Segment], works: Sequence[Work]) -> list[Ad
 
 
 def _head_rows(works: Sequence[Work]) -> list[AdapterRows]:
-    """Return the same for the output head, which sees one row of each sequence."""
-    segments = [Segment(i, i + 1, work.past, work.cache) for i, work in enumerate(works)]
-    lasts = [Work(work.token_ids[-1:], work.past, work.cache, work.adapter) for work in works]
+    """Return the same for the output head, which sees the rows that are wanted of each sequence."""
+    segments, start = [], 0
+    for work in works:
+        segments.append(Segment(start, start + work.num_logits, work.past, work.cache))
+        start += work.num_logits
+    lasts = [replace(work, token_ids=work.token_ids[-work.num_logits :]) for work in works]
     return _adapter_rows(segments, lasts)

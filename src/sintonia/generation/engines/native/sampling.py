@@ -1,7 +1,7 @@
 """Choosing the next token.
 
-Invariant: a request's choices come from its own random generator and its own logits, so the
-same seed gives the same tokens in any company.
+Invariant: a request's choices come from its own random generator, its own logits and its own
+answer so far, so the same seed gives the same tokens in any company.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sintonia.errors import ServerError
 from sintonia.generation.base import SamplingParams
+from sintonia.generation.engines.native.adjustment import Adjustment
 
 _LIKELY = 1024
 """How many of the likeliest tokens are sorted first; rarely are more needed for ``top_p``."""
@@ -19,12 +20,22 @@ _GREEDY_BELOW = 1e-5
 """Closer to 0 a temperature chooses the likeliest token in float32 anyway."""
 
 
+def require_numbers(logits: Tensor) -> None:
+    """Raise ``ServerError`` when logits, of one place or many, are not numbers."""
+    if not torch.isfinite(logits.max()):
+        raise ServerError(
+            "The model's logits are not finite: its weights or its adapter are damaged. "
+            "Check them or tune with a lower learning rate."
+        )
+
+
 class Sampler:
     """Chooses the tokens of one request."""
 
     def __init__(self, sampling: SamplingParams) -> None:
         self._temperature = sampling.temperature
         self._top_p = sampling.top_p
+        self._adjustment = Adjustment(sampling)
         self._generator = torch.Generator()
         if sampling.seed is None:
             self._generator.seed()
@@ -33,11 +44,12 @@ class Sampler:
 
     def choose(self, logits_V: Tensor) -> int:
         """Return the next token. Raises ``ServerError`` when the logits are not numbers."""
-        if not torch.isfinite(logits_V.max()):
-            raise ServerError(
-                "The model's logits are not finite: its weights or its adapter are damaged. "
-                "Check them or tune with a lower learning rate."
-            )
+        require_numbers(logits_V)
+        token_id = self._pick(self._adjustment.apply(logits_V))
+        self._adjustment.note(token_id, len(logits_V))
+        return token_id
+
+    def _pick(self, logits_V: Tensor) -> int:
         if self._temperature < _GREEDY_BELOW:
             return int(logits_V.argmax())
         chances = ((logits_V - logits_V.max()) / self._temperature).softmax(-1)

@@ -94,8 +94,9 @@ class Scheduler:
             for running in chosen:
                 self._end(running, _step_error(problem))
             return True
-        for running, logits_V in zip(chosen, logits_NV, strict=True):
-            self._advance(running, logits_V)
+        parts = logits_NV.split([work.num_logits for work in works])
+        for running, own_NV in zip(chosen, parts, strict=True):
+            self._advance(running, own_NV)
         return True
 
     def fail_all(self, error: Callable[[], SintoniaError]) -> None:
@@ -200,9 +201,9 @@ class Scheduler:
         served = set(map(id, chosen))
         self._running = [r for r in self._running if id(r) not in served] + chosen
 
-    def _advance(self, running: _Running, logits_V: Tensor) -> None:
+    def _advance(self, running: _Running, logits_NV: Tensor) -> None:
         try:
-            chunk = running.sequence.advance(logits_V)
+            chunk = running.sequence.advance(logits_NV)
         except SintoniaError as error:
             self._end(running, error)
             return

@@ -5,8 +5,16 @@ from __future__ import annotations
 from torch import Tensor
 
 from sintonia.errors import ContextLengthExceeded, InvalidValue
-from sintonia.generation.base import FinishReason, GenerationRequest, TokenChunk
+from sintonia.generation.base import (
+    FinishReason,
+    GenerationRequest,
+    SamplingParams,
+    TokenChunk,
+    TokenLogprob,
+)
 from sintonia.generation.engines.native.cache import BLOCK_TOKENS, SequenceCache
+from sintonia.generation.engines.native.logprobs import logprobs_of
+from sintonia.generation.engines.native.prompt_scores import PromptScores
 from sintonia.generation.engines.native.residency import Lease
 from sintonia.generation.engines.native.runner import Work
 from sintonia.generation.engines.native.sampling import Sampler
@@ -28,7 +36,8 @@ class Sequence:
         self._max_tokens = _max_tokens(lease, cache_bytes)
         self._cache = SequenceCache(self._max_tokens)
         self._sampler = Sampler(request.sampling)
-        _check_prompt(request, lease)
+        self._scores = PromptScores(request.prompt_ids, request.sampling)
+        _check_tokens(request, lease)
         self._check_room(cache_bytes)
 
     @property
@@ -65,24 +74,38 @@ class Sequence:
 
     def work(self) -> Work:
         """Return what the next step computes."""
+        past, count = self._computed, self.num_pending
         return Work(
-            token_ids=self._token_ids[self._computed : self._computed + self.num_pending],
-            past=self._computed,
+            token_ids=self._token_ids[past : past + count],
+            past=past,
             cache=self._cache,
             adapter=self.lease.adapter,
+            num_logits=max(1, self._scores.rows_wanted(past, count)),
         )
 
-    def advance(self, logits_V: Tensor) -> TokenChunk | None:
-        """Note that ``work`` is done; return the token it led to, or ``None`` inside a prompt.
+    def advance(self, logits_NV: Tensor) -> TokenChunk | None:
+        """Note that ``work`` is done; return what it led to, or ``None`` inside a prompt.
 
-        Raises ``ServerError`` when the logits are not numbers.
+        ``logits_NV`` are those that ``work`` asked for. Raises ``ServerError`` when they are not
+        numbers.
         """
-        self._computed += self.num_pending
+        past, count = self._computed, self.num_pending
+        scores: tuple[TokenLogprob, ...] = ()
+        if self._scores.rows_wanted(past, count):
+            scores = self._scores.read(logits_NV, past)
+        self._computed += count
         if self._computed < len(self._token_ids):
-            return None
-        token_id = self._sampler.choose(logits_V)
+            return TokenChunk(prompt_logprobs=scores) if scores else None
+        if self._sampling.max_tokens == 0:
+            return TokenChunk(finish_reason=FinishReason.LENGTH, prompt_logprobs=scores)
+        token_id = self._sampler.choose(logits_NV[-1])
         self._token_ids.append(token_id)
-        return TokenChunk((token_id,), self._finish_reason(token_id))
+        reason, logprobs = self._finish_reason(token_id), self._logprobs(logits_NV[-1:], token_id)
+        return TokenChunk((token_id,), reason, logprobs, scores)
+
+    def _logprobs(self, logits_1V: Tensor, token_id: int) -> tuple[TokenLogprob, ...]:
+        top = self._sampling.top_logprobs
+        return () if top is None else logprobs_of(logits_1V, [token_id], top)
 
     def _finish_reason(self, token_id: int) -> FinishReason | None:
         if token_id in self._sampling.stop_token_ids:
@@ -92,7 +115,7 @@ class Sequence:
         return FinishReason.LENGTH if full or generated >= self._sampling.max_tokens else None
 
     def _check_room(self, cache_bytes: int) -> None:
-        if self._prompt_length >= self._max_tokens:
+        if self._prompt_length + _least_answer(self._sampling) > self._max_tokens:
             raise ContextLengthExceeded(
                 f"This server keeps at most {cache_bytes} bytes of what a model has read, which is "
                 f"{self._max_tokens} tokens of this model, but the prompt has "
@@ -109,17 +132,25 @@ def _max_tokens(lease: Lease, cache_bytes: int) -> int:
     return min(context, cache_bytes // (token_bytes * BLOCK_TOKENS) * BLOCK_TOKENS)
 
 
-def _check_prompt(request: GenerationRequest, lease: Lease) -> None:
-    """Refuse a prompt that this model cannot continue."""
+def _least_answer(sampling: SamplingParams) -> int:
+    """Return how many tokens there must be room for behind the prompt."""
+    return 0 if sampling.max_tokens == 0 else 1
+
+
+def _check_tokens(request: GenerationRequest, lease: Lease) -> None:
+    """Refuse a prompt that this model cannot continue, and a bias on tokens it does not have."""
     length, limit = len(request.prompt_ids), lease.runner.context_tokens
-    if length >= limit:
+    if length + _least_answer(request.sampling) > limit:
         raise ContextLengthExceeded(
             f"This model's maximum context length is {limit} tokens, but the prompt has {length} "
             "and the answer needs at least 1. Shorten the prompt.",
         )
-    foreign = [i for i in request.prompt_ids if not 0 <= i < lease.runner.vocabulary_size]
-    if foreign:
-        raise InvalidValue(
-            f"Token {foreign[0]} of the prompt: must be from 0 to "
-            f"{lease.runner.vocabulary_size - 1}. Use the model's own tokenizer."
-        )
+    size = lease.runner.vocabulary_size
+    biased = [token_id for token_id, _ in request.sampling.logit_bias]
+    for what, token_ids in (("the prompt", request.prompt_ids), ("logit_bias", biased)):
+        foreign = [i for i in token_ids if not 0 <= i < size]
+        if foreign:
+            raise InvalidValue(
+                f"Token {foreign[0]} of {what}: must be from 0 to {size - 1}. "
+                "Use the model's own tokenizer."
+            )
