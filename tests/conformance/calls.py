@@ -18,6 +18,16 @@ def upload(wire: Wire, name: str, content: bytes, purpose: str = "fine-tune") ->
     return wire.post("/files", data={"purpose": purpose}, files=files).json()
 
 
+def batch_body(file_id: str, **options: Any) -> dict[str, Any]:
+    """Return the body that asks for a batch of chats."""
+    return {
+        "input_file_id": file_id,
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+        **options,
+    }
+
+
 def wait_until(
     wire: Wire, path: str, is_reached: Callable[[dict[str, Any]], bool], seconds: float
 ) -> dict[str, Any]:

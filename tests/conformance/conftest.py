@@ -186,9 +186,25 @@ def ended_job(wire: Wire, model: str, chat_file: str, job_seconds: float) -> dic
     return job
 
 
-@pytest.fixture
+@pytest.fixture(scope="package")
+def preference_job(wire: Wire, model: str, preference_file: str, job_seconds: float) -> Any:
+    """A job that has learned preferences; the last test that needs its model deletes it."""
+    hyperparameters = {"beta": 0.1, "n_epochs": 1}
+    body = {
+        "model": model,
+        "training_file": preference_file,
+        "method": {"type": "dpo", "dpo": {"hyperparameters": hyperparameters}},
+    }
+    made = wire.post("/fine_tuning/jobs", json=body).json()
+    assert made["method"]["type"] == "dpo"
+    job = wait_for_job(wire, made["id"], job_seconds)
+    assert job["status"] == "succeeded", job["error"]
+    return job
+
+
+@pytest.fixture(scope="module")
 def long_job(wire: Wire, model: str, long_file: str) -> Iterator[dict[str, Any]]:
-    """A job that takes longer than the checks; it is cancelled afterwards."""
+    """A job as it was made that takes longer than the checks; it is cancelled afterwards."""
     body = {
         "model": model,
         "training_file": long_file,

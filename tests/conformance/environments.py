@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import venv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -26,26 +26,26 @@ _NODE_SCENARIO = re.compile(r'^scenario\("(\w+)"', re.MULTILINE)
 
 @dataclass(frozen=True)
 class Client:
-    """One client library, and the script that drives a server through it."""
+    """One client library, and the scripts that drive a server through it."""
 
     name: str
-    script: str
+    scripts: Sequence[str]
     folder: str | None
     """Its environment under ``.conformance``; ``None``: this process's own."""
     requirements: Sequence[str] = ()
     options: Sequence[str] = ()
 
-    @property
-    def scenarios(self) -> list[str]:
-        """The names of what the script does, in order."""
-        source = (SCRIPTS / self.script).read_text(encoding="utf-8")
-        pattern = _NODE_SCENARIO if self.is_node else _PYTHON_SCENARIO
-        return pattern.findall(source)
+    def scenarios(self) -> Iterator[tuple[str, str]]:
+        """Yield the scripts, each with the names of what it does, in order."""
+        for script in self.scripts:
+            source = (SCRIPTS / script).read_text(encoding="utf-8")
+            pattern = _NODE_SCENARIO if self.is_node else _PYTHON_SCENARIO
+            yield from ((script, name) for name in pattern.findall(source))
 
     @property
     def is_node(self) -> bool:
         """Whether the library is JavaScript."""
-        return self.script.endswith(".mjs")
+        return self.scripts[0].endswith(".mjs")
 
     @property
     def is_made(self) -> bool:
@@ -54,15 +54,17 @@ class Client:
             return find_spec("openai") is not None
         return (ROOT / self.folder / ".ready").exists()
 
-    def command(self, base_url: str, api_key: str, model: str, seconds: float) -> list[str]:
-        """Return the command that runs the script against a server."""
-        script = str(SCRIPTS / self.script)
+    def command(
+        self, script: str, base_url: str, api_key: str, model: str, seconds: float
+    ) -> list[str]:
+        """Return the command that runs a script against a server."""
+        path = str(SCRIPTS / script)
         if self.is_node:
             modules = str(ROOT / str(self.folder))
-            return ["node", script, modules, base_url, api_key, model, str(seconds)]
+            return ["node", path, modules, base_url, api_key, model, str(seconds)]
         python = str(_python(ROOT / self.folder)) if self.folder else sys.executable
         target = ["--base-url", base_url, "--api-key", api_key, "--model", model]
-        return [python, script, *target, "--job-seconds", str(seconds), *self.options]
+        return [python, path, *target, "--job-seconds", str(seconds), *self.options]
 
     def make(self) -> None:
         """Make its environment, unless it is there."""
@@ -85,23 +87,27 @@ def _newest() -> str:
         return "openai newest"
 
 
+_MODERN = ("modern.py", "modern_files.py", "modern_answers.py", "modern_azure.py")
+
+
 def _both(name: str, folder: str | None, *requirements: str) -> tuple[Client, Client]:
     return (
-        Client(name, "modern.py", folder, requirements),
-        Client(f"{name} async", "modern.py", folder, requirements, ("--async",)),
+        Client(name, _MODERN, folder, requirements),
+        Client(f"{name} async", _MODERN, folder, requirements, ("--async",)),
     )
 
 
 _LEGACY = ("openai==0.28.1", "aiohttp", "requests", "setuptools<81")
+_LEGACY_SCRIPTS = ("legacy.py", "legacy_answers.py", "legacy_first.py", "legacy_azure.py")
 _LAST_WITH_CLI = "openai==2.34.0"
 CLIENTS = (
     *_both(_newest(), None),
     *_both("openai 2.34.0", "openai-2.34.0", _LAST_WITH_CLI),
     *_both("openai 1.109.1", "openai-1.109.1", "openai==1.109.1"),
-    Client("openai 0.28.1", "legacy.py", "openai-0.28.1", _LEGACY),
-    Client("openai 2.34.0 command line", "modern_cli.py", "openai-2.34.0", (_LAST_WITH_CLI,)),
-    Client("openai 0.28.1 command line", "legacy_cli.py", "openai-0.28.1", _LEGACY),
-    Client("openai for Node", "node.mjs", "node"),
+    Client("openai 0.28.1", _LEGACY_SCRIPTS, "openai-0.28.1", _LEGACY),
+    Client("openai 2.34.0 command line", ("modern_cli.py",), "openai-2.34.0", (_LAST_WITH_CLI,)),
+    Client("openai 0.28.1 command line", ("legacy_cli.py",), "openai-0.28.1", _LEGACY),
+    Client("openai for Node", ("node.mjs", "node_answers.mjs", "node_azure.mjs"), "node"),
 )
 
 

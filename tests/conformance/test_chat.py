@@ -6,14 +6,8 @@ import pytest
 
 pytestmark = pytest.mark.endpoint("POST /chat/completions")
 
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "Tell the weather.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-    },
-}
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+"""Small, since the model of the suite's own server reads a few hundred tokens."""
 
 
 def body(model: str, **options) -> dict:
@@ -71,6 +65,36 @@ def test_tools_are_taken(wire, model):
     assert ask(wire, model, tools=[TOOL], tool_choice="auto")["choices"]
 
 
+def test_functions_are_taken_and_their_results_too(wire, model):
+    functions = [TOOL["function"]]
+    for choice in ("none", "auto"):
+        assert ask(wire, model, functions=functions, function_call=choice)["choices"]
+    called = {"name": "weather", "arguments": "{}"}
+    messages = [
+        {"role": "user", "content": "Say 3"},
+        {"role": "assistant", "content": None, "function_call": called},
+        {"role": "function", "name": "weather", "content": "rain"},
+    ]
+    assert ask(wire, model, messages=messages, functions=functions)["choices"]
+
+
+def test_results_of_tools_are_taken(wire, model):
+    call = {"id": "call_1", "type": "function"}
+    call["function"] = {"name": "weather", "arguments": "{}"}
+    messages = [
+        {"role": "user", "content": "Say 3"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "rain"},
+    ]
+    assert ask(wire, model, messages=messages, tools=[TOOL])["choices"]
+
+
+def test_penalties_and_bias_are_taken(wire, model):
+    for value in (-2, 0, 2):
+        options = {"frequency_penalty": value, "presence_penalty": -value}
+        assert ask(wire, model, **options, logit_bias={"65": 10 * value})["choices"]
+
+
 def test_an_answer_stops_before_a_stop_text(wire, model):
     whole = ask(wire, model, max_tokens=40)["choices"][0]["message"]["content"]
     if len(whole) < 3:
@@ -89,14 +113,22 @@ def test_the_length_is_bounded_by_either_name(wire, model, name):
 
 
 def test_log_probabilities_are_told_where_they_are_asked_for(wire, model):
-    answer = wire.http.post("chat/completions", json=body(model, logprobs=True, top_logprobs=2))
-    if answer.status_code == 400:
-        pytest.skip("not there: logprobs")
-    told = ask(wire, model, logprobs=True, top_logprobs=2)["choices"][0]["logprobs"]["content"]
+    (choice,) = ask(wire, model, logprobs=True, top_logprobs=2)["choices"]
+    told = choice["logprobs"]["content"]
     assert told
+    text = b"".join(bytes(token["bytes"]) for token in told).decode()
+    assert text == choice["message"]["content"]
     for token in told:
         assert token["logprob"] <= 0
-        assert len(token["top_logprobs"]) <= 2
+        assert 1 <= len(token["top_logprobs"]) <= 2
+
+
+def test_log_probabilities_are_streamed_with_their_tokens(wire, model):
+    whole = ask(wire, model, logprobs=True)["choices"][0]["logprobs"]["content"]
+    chunks = wire.stream("/chat/completions", body(model, logprobs=True))
+    parts = [c["choices"][0].get("logprobs") for c in chunks if c["choices"]]
+    told = [token for part in parts if part for token in part["content"]]
+    assert [one["token"] for one in told] == [one["token"] for one in whole]
 
 
 def test_a_stream_says_what_the_whole_answer_says(wire, model):

@@ -35,12 +35,34 @@ def test_the_length_is_16_unless_told(wire, model):
 
 
 def test_log_probabilities_are_told_where_they_are_asked_for(wire, model):
-    body = {"model": model, "prompt": "abc", "max_tokens": 2, "temperature": 0, "logprobs": 2}
-    if wire.http.post("completions", json=body).status_code == 400:
-        pytest.skip("not there: logprobs")
-    told = wire.post("/completions", json=body).json()["choices"][0]["logprobs"]
+    told = ask(wire, model, max_tokens=2, logprobs=2)["choices"][0]["logprobs"]
     assert len(told["tokens"]) == len(told["token_logprobs"]) == len(told["text_offset"])
-    assert all(len(top) <= 3 for top in told["top_logprobs"])
+    assert all(1 <= len(top) <= 3 for top in told["top_logprobs"])
+
+
+def test_a_prompt_is_scored_without_being_continued(wire, model):
+    (choice,) = ask(wire, model, max_tokens=0, echo=True, logprobs=0)["choices"]
+    assert choice["text"] == "abc"
+    first, *rest = choice["logprobs"]["token_logprobs"]
+    assert first is None
+    assert all(value <= 0 for value in rest)
+
+
+def test_the_best_of_several_is_given(wire, model):
+    options = {"best_of": 4, "n": 2, "temperature": 1, "seed": 3}
+    answer = ask(wire, model, **options)
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1]
+    assert ask(wire, model, **options)["choices"] == answer["choices"]
+
+
+def test_a_prompt_of_token_ids_is_taken(wire, model):
+    assert ask(wire, model, prompt=[65, 66])["usage"]["prompt_tokens"] == 2
+    assert len(ask(wire, model, prompt=[[65], [66, 67]])["choices"]) == 2
+
+
+def test_penalties_and_bias_are_taken(wire, model):
+    options = {"frequency_penalty": 2, "presence_penalty": -2, "logit_bias": {"65": -100}}
+    assert ask(wire, model, **options)["choices"]
 
 
 def test_a_stream_says_what_the_whole_answer_says(wire, model):

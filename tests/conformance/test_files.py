@@ -25,19 +25,27 @@ def test_every_purpose_is_taken(wire, purpose):
     assert upload(wire, "some.jsonl", chat_rows(), purpose)["purpose"] == purpose
 
 
+def expiring(seconds: int, anchor: str = "created_at") -> dict:
+    fields = {"expires_after[anchor]": anchor, "expires_after[seconds]": str(seconds)}
+    return {"data": {"purpose": "user_data", **fields}, "files": {"file": ("a.txt", b"a")}}
+
+
 def test_a_file_can_expire(wire):
-    fields = {
-        "purpose": "user_data",
-        "expires_after[anchor]": "created_at",
-        "expires_after[seconds]": "3600",
-    }
-    answer = wire.http.post("files", data=fields, files={"file": ("a.txt", b"a")})
-    if answer.status_code == 400 and answer.json()["error"]["code"] == "unsupported_parameter":
-        pytest.skip("not there: expires_after")
-    assert answer.status_code == 200, answer.text
-    file = answer.json()
+    file = wire.post("/files", **expiring(3600)).json()
     assert file["expires_at"] == file["created_at"] + 3600
     assert wire.get(f"/files/{file['id']}").json()["expires_at"] == file["expires_at"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [expiring(3599), expiring(2592001), expiring(3600, "last_active_at")], ids=str
+)
+def test_an_expiry_outside_its_bounds_is_refused(wire, wrong):
+    assert wire.refused("POST", "/files", 400, **wrong)["param"].startswith("expires_after")
+
+
+def test_files_of_batches_expire_after_30_days(wire):
+    file = upload(wire, "batch.jsonl", b"{}", "batch")
+    assert file["expires_at"] == file["created_at"] + 30 * 24 * 3600
 
 
 def test_a_purpose_that_nobody_knows_is_refused(wire):

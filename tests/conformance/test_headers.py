@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import uuid
 
 import pytest
+
+from conformance.calls import batch_body, upload
+from conformance.sdk.rows import batch_lines
 
 pytestmark = pytest.mark.endpoint("GET /models")
 
@@ -39,21 +43,54 @@ def test_rate_limits_are_told_with_an_answer(wire, model):
     headers = wire.post("/chat/completions", json=body).headers
     if "x-ratelimit-limit-requests" not in headers:
         pytest.skip("not there: rate-limit headers")
-    for kind in ("requests", "tokens"):
-        assert int(headers[f"x-ratelimit-limit-{kind}"]) >= 0
-        assert int(headers[f"x-ratelimit-remaining-{kind}"]) >= 0
-        assert re.fullmatch(r"(\d+(\.\d+)?(ms|h|m|s))+", headers[f"x-ratelimit-reset-{kind}"])
+    counts = [value for name, value in told(headers) if "-reset-" not in name]
+    assert all(int(value) >= 0 for value in counts)
+    resets = [value for name, value in told(headers) if "-reset-" in name]
+    assert all(re.fullmatch(r"(\d+(\.\d+)?(ms|h|m|s))+", value) for value in resets)
+
+
+def told(headers) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in headers.items() if name.startswith("x-ratelimit-")]
 
 
 @pytest.mark.endpoint("POST /files")
 def test_the_same_idempotency_key_makes_one_file(wire):
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+
     def send(content: bytes):
         files = {"file": ("once.txt", content)}
-        headers = {"Idempotency-Key": "conformance-once"}
-        return wire.http.post("files", data={"purpose": "user_data"}, files=files, headers=headers)
+        return wire.http.post("files", data={"purpose": "user_data"}, files=files, headers=key)
 
     first, second = send(b"x"), send(b"x")
     assert first.status_code == second.status_code == 200
-    if first.json()["id"] != second.json()["id"]:
-        pytest.skip("not there: Idempotency-Key")
+    need_the_same(first.json(), second.json())
     assert send(b"y").status_code == 400
+
+
+@pytest.mark.endpoint("POST /fine_tuning/jobs")
+def test_the_same_idempotency_key_makes_one_job(wire, model, chat_file):
+    options = {
+        "json": {"model": model, "training_file": chat_file},
+        "headers": {"Idempotency-Key": str(uuid.uuid4())},
+    }
+    first, second = (wire.post("/fine_tuning/jobs", **options).json() for _ in range(2))
+    wire.post(f"/fine_tuning/jobs/{first['id']}/cancel")
+    need_the_same(first, second)
+    options["json"]["suffix"] = "other"
+    assert "Idempotency-Key" in wire.refused("POST", "/fine_tuning/jobs", 400, **options)["message"]
+
+
+@pytest.mark.endpoint("POST /batches")
+def test_the_same_idempotency_key_makes_one_batch(wire, model):
+    options = {
+        "json": batch_body(upload(wire, "once.jsonl", batch_lines(model, 1), "batch")["id"]),
+        "headers": {"Idempotency-Key": str(uuid.uuid4())},
+    }
+    first, second = (wire.post("/batches", **options).json() for _ in range(2))
+    need_the_same(first, second)
+
+
+def need_the_same(first: dict, second: dict) -> None:
+    if first["id"] != second["id"]:
+        pytest.skip("not there: Idempotency-Key")
+    assert first == second

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from conformance.calls import TERMINAL, wait_for_job, wait_until
+from conformance.calls import wait_until
 
 TUNED = re.compile(r"^ft:[^:]+:[^:]*:[^:]*:[A-Za-z0-9]{8}(:ckpt-step-\d+)?$")
 CREATE = "POST /fine_tuning/jobs"
@@ -44,20 +44,30 @@ def test_null_means_left_out(wire, model, chat_file):
 
 
 @pytest.mark.endpoint(CREATE)
-def test_a_dpo_job_has_its_hyperparameters_in_its_method(wire, model, preference_file, job_seconds):
-    hyperparameters = {"beta": 0.1, "n_epochs": 1}
-    body = {
-        "model": model,
-        "training_file": preference_file,
-        "method": {"type": "dpo", "dpo": {"hyperparameters": hyperparameters}},
-    }
-    job = wire.post("/fine_tuning/jobs", json=body).json()
-    assert job["method"]["type"] == "dpo"
-    assert job["method"]["dpo"]["hyperparameters"]["beta"] == 0.1
-    ended = wait_for_job(wire, job["id"], job_seconds)
-    assert ended["status"] == "succeeded", ended["error"]
-    assert ended["method"]["dpo"]["hyperparameters"]["n_epochs"] == 1
-    assert wire.get(f"/fine_tuning/jobs/{job['id']}/checkpoints").json()["data"]
+def test_a_dpo_job_has_its_hyperparameters_in_its_method(wire, preference_job):
+    assert preference_job["method"]["dpo"]["hyperparameters"]["beta"] == 0.1
+    assert preference_job["method"]["dpo"]["hyperparameters"]["n_epochs"] == 1
+    path = f"/fine_tuning/jobs/{preference_job['id']}/checkpoints"
+    assert wire.get(path).json()["data"]
+
+
+@pytest.mark.endpoint(CREATE)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"metadata": {"k" * 65: "v"}},
+        {"metadata": {"k": "v" * 513}},
+        {"metadata": {str(n): "v" for n in range(17)}},
+        {"metadata": {"k": 1}},
+        {"suffix": "s" * 65},
+        {"seed": -1},
+    ],
+    ids=["long key", "long value", "many pairs", "a number", "long suffix", "negative seed"],
+)
+def test_a_field_past_its_bounds_is_named(wire, model, chat_file, wrong):
+    body = {"model": model, "training_file": chat_file, **wrong}
+    error = wire.refused("POST", "/fine_tuning/jobs", 400, json=body)
+    assert error["param"].startswith(next(iter(wrong)))
 
 
 @pytest.mark.endpoint(RETRIEVE)
@@ -155,33 +165,48 @@ def test_checkpoints_are_the_last_epochs_highest_step_first(wire, ended_job):
         assert checkpoint["metrics"]["full_valid_loss"] > 0
 
 
-@pytest.mark.endpoint(CANCEL)
-def test_a_job_is_cancelled_once(wire, long_job):
-    cancelled = wire.post(f"/fine_tuning/jobs/{long_job['id']}/cancel").json()
-    assert cancelled["status"] == "cancelled"
-    error = wire.refused("POST", f"/fine_tuning/jobs/{long_job['id']}/cancel", 400)
-    assert "already completed" in error["message"]
+@pytest.mark.endpoint(EVENTS)
+def test_events_of_an_unknown_job_are_not_found(wire):
+    wire.refused("GET", "/fine_tuning/jobs/ftjob-none/events", 404)
+
+
+@pytest.mark.endpoint(LIST)
+def test_a_list_after_an_unknown_id_is_refused(wire):
+    assert wire.refused("GET", "/fine_tuning/jobs", 400, params={"after": "ftjob-none"})
+
+
+@pytest.fixture(scope="module")
+def paused_job(wire, long_job, job_seconds):
+    """The long job after it was paused, its answer to that beside it."""
+    path = f"/fine_tuning/jobs/{long_job['id']}"
+    events = f"{path}/events"
+    wait_until(wire, events, lambda page: page["data"][0]["type"] == "metrics", job_seconds)
+    wire.refused("POST", f"{path}/resume", 400)
+    answer = wire.post(f"{path}/pause").json()
+    return answer, wait_until(wire, path, lambda job: job["status"] == "paused", job_seconds)
 
 
 @pytest.mark.endpoint(PAUSE)
-def test_a_running_job_pauses_and_an_ended_one_does_not(
-    wire, long_job, ended_job, job_seconds
-):
+def test_a_running_job_pauses(paused_job):
+    answer, job = paused_job
+    assert answer["status"] in {"pausing", "paused"}
+    assert job["finished_at"] is None
+
+
+@pytest.mark.endpoint(PAUSE)
+def test_a_job_that_has_ended_does_not_pause(wire, ended_job):
     wire.refused("POST", f"/fine_tuning/jobs/{ended_job['id']}/pause", 400)
-    path = f"/fine_tuning/jobs/{long_job['id']}"
-    wait_until(wire, path, lambda job: job["status"] in {"running", *TERMINAL}, job_seconds)
-    events = f"{path}/events"
-    wait_until(wire, events, lambda page: page["data"][0]["type"] == "metrics", job_seconds)
-    assert wire.post(f"{path}/pause").json()["status"] in {"pausing", "paused"}
-    wait_until(wire, path, lambda job: job["status"] == "paused", job_seconds)
 
 
 @pytest.mark.endpoint(RESUME)
-def test_a_paused_job_is_queued_again(wire, long_job, job_seconds):
-    path = f"/fine_tuning/jobs/{long_job['id']}"
-    wire.refused("POST", f"{path}/resume", 400)
-    events = f"{path}/events"
-    wait_until(wire, events, lambda page: page["data"][0]["type"] == "metrics", job_seconds)
-    wire.post(f"{path}/pause")
-    wait_until(wire, path, lambda job: job["status"] == "paused", job_seconds)
+def test_a_paused_job_is_queued_again(wire, paused_job):
+    _, job = paused_job
+    path = f"/fine_tuning/jobs/{job['id']}"
     assert wire.post(f"{path}/resume").json()["status"] == "queued"
+
+
+@pytest.mark.endpoint(CANCEL)
+def test_a_job_is_cancelled_once(wire, long_job):
+    path = f"/fine_tuning/jobs/{long_job['id']}/cancel"
+    assert wire.post(path).json()["status"] == "cancelled"
+    assert "already completed" in wire.refused("POST", path, 400)["message"]

@@ -141,10 +141,62 @@ def test_a_wrong_type_is_named(wire, model):
 
 
 @pytest.mark.endpoint(CHAT)
-def test_a_value_out_of_range_is_named(wire, model):
-    error = refused_chat(wire, model=model, messages=USER, temperature=3)
-    assert error["param"] == "temperature"
-    assert error["code"] == "decimal_above_max_value"
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        ({"temperature": 3}, "decimal_above_max_value"),
+        ({"temperature": -1}, "decimal_below_min_value"),
+        ({"top_p": 2}, "decimal_above_max_value"),
+        ({"frequency_penalty": 3}, "decimal_above_max_value"),
+        ({"presence_penalty": -3}, "decimal_below_min_value"),
+        ({"n": 0}, "integer_below_min_value"),
+        ({"n": 129}, "integer_above_max_value"),
+        ({"logprobs": True, "top_logprobs": 21}, "integer_above_max_value"),
+    ],
+    ids=str,
+)
+def test_a_value_out_of_range_is_named(wire, model, wrong, code):
+    error = refused_chat(wire, model=model, messages=USER, **wrong)
+    assert (error["param"], error["code"]) == ([*wrong][-1], code)
+
+
+@pytest.mark.endpoint(CHAT)
+def test_likely_tokens_are_told_only_with_log_probabilities(wire, model):
+    assert refused_chat(wire, model=model, messages=USER, top_logprobs=2)["param"] == "top_logprobs"
+
+
+@pytest.mark.endpoint(CHAT)
+def test_an_unknown_parameter_is_named(wire, model):
+    error = refused_chat(wire, model=model, messages=USER, surprise=1)
+    assert (error["code"], error["param"]) == ("unknown_parameter", "surprise")
+    assert error["message"].startswith("Unrecognized request argument supplied: surprise")
+
+
+@pytest.mark.endpoint("POST /completions")
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        ({"best_of": 1, "n": 2}, "best_of"),
+        ({"best_of": 21}, "best_of"),
+        ({"logprobs": 6}, "logprobs"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+        ({"logit_bias": {"word": 1}}, "logit_bias"),
+        ({"surprise": 1}, "surprise"),
+    ],
+    ids=str,
+)
+def test_a_wrong_parameter_of_a_completion_is_named(wire, model, wrong, param):
+    body = {"model": model, "prompt": "abc", "max_tokens": 1, **wrong}
+    assert wire.refused("POST", "/completions", 400, json=body)["param"] == param
+
+
+@pytest.mark.endpoint("GET /models")
+@pytest.mark.parametrize(
+    "path", ["/models", "/files", "/fine_tuning/jobs", "/batches", "/models/gpt-none"]
+)
+def test_a_query_parameter_that_nothing_reads_is_named(wire, path):
+    error = wire.refused("GET", path, 400, params={"surprise": 1})
+    assert error["param"] == "surprise"
 
 
 @pytest.mark.endpoint(CHAT)
@@ -156,8 +208,12 @@ def test_an_unknown_role_is_named(wire, model):
 
 @pytest.mark.endpoint(CHAT)
 def test_a_prompt_past_the_context_says_both_numbers(wire, model):
-    messages = [{"role": "user", "content": "word " * 200_000}]
-    error = refused_chat(wire, model=model, messages=messages)
+    for num_words in (8_000, 40_000, 200_000):  # long ones cost the server seconds
+        messages = [{"role": "user", "content": "word " * num_words}]
+        body = {"model": model, "messages": messages, "max_tokens": 1}
+        if wire.http.post("chat/completions", json=body).status_code != 200:
+            break
+    error = refused_chat(wire, **body)
     assert error["code"] == "context_length_exceeded"
     assert error["param"] == "messages"
     assert "maximum context length is" in error["message"]

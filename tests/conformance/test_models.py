@@ -6,8 +6,6 @@ from urllib.parse import quote
 
 import pytest
 
-from conformance.calls import wait_for_job
-
 LIST, RETRIEVE, DELETE = "GET /models", "GET /models/{model}", "DELETE /models/{model}"
 
 
@@ -44,16 +42,24 @@ def test_an_unknown_model_is_not_found(wire, safe):
 
 
 @pytest.mark.endpoint(DELETE)
-def test_a_deleted_model_is_gone_and_answers_no_more(wire, model, chat_file, job_seconds):
-    body = {"model": model, "training_file": chat_file, "hyperparameters": {"n_epochs": 1}}
-    made = wire.post("/fine_tuning/jobs", json=body).json()
-    name = wait_for_job(wire, made["id"], job_seconds)["fine_tuned_model"]
+def test_a_deleted_model_is_gone_and_answers_no_more(wire, preference_job):
+    name = preference_job["fine_tuned_model"]
     assert wire.delete(f"/models/{name}").json() == {"id": name, "object": "model", "deleted": True}
     wire.refused("GET", f"/models/{name}", 404)
     messages = [{"role": "user", "content": "Say 1"}]
     body = {"model": name, "messages": messages}
     error = wire.refused("POST", "/chat/completions", 404, json=body)
     assert error["code"] == "model_not_found"
+
+
+@pytest.mark.endpoint("POST /chat/completions")
+def test_a_name_with_a_slash_answers(wire):
+    names = [one["id"] for one in wire.get("/models").json()["data"]]
+    slashed = next((name for name in names if "/" in name), None)
+    if slashed is None:
+        pytest.skip("no model here has a slash in its name")
+    body = {"model": slashed, "messages": [{"role": "user", "content": "a"}], "max_tokens": 2}
+    assert wire.post("/chat/completions", json=body).json()["choices"]
 
 
 @pytest.mark.endpoint(DELETE)

@@ -1,4 +1,4 @@
-"""The matrix: every scenario through every client library, each in a process of its own.
+"""The matrix: every scenario through every client library, each script in a process of its own.
 
 The newest library runs with all tests. The others need ``make conformance``, which makes their
 environments.
@@ -23,8 +23,9 @@ def cases():
         marks = [pytest.mark.sdk(client.name)]
         if client.folder:
             marks.append(pytest.mark.slow)
-        for scenario in client.scenarios:
-            yield pytest.param(client, scenario, marks=marks, id=f"{client.name}-{scenario}")
+        for script, scenario in client.scenarios():
+            name = f"{client.name}-{scenario}"
+            yield pytest.param(client, script, scenario, marks=marks, id=name)
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +34,10 @@ def runs():
     return {}
 
 
-def outcomes(client: Client, target, seconds: float) -> dict[str, dict]:
+def outcomes(client: Client, script: str, target, seconds: float) -> dict[str, dict]:
     """Run a script and return its lines by scenario."""
     done = subprocess.run(
-        client.command(target.base_url, target.api_key, target.model, seconds),
+        client.command(script, target.base_url, target.api_key, target.model, seconds),
         capture_output=True,
         text=True,
         check=False,
@@ -48,14 +49,15 @@ def outcomes(client: Client, target, seconds: float) -> dict[str, dict]:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("client", "scenario"), list(cases()))
-def test_sdk(runs, target, job_seconds, client, scenario):
+@pytest.mark.parametrize(("client", "script", "scenario"), list(cases()))
+def test_sdk(runs, target, job_seconds, client, script, scenario):
     if not client.is_made:
         pytest.skip("its environment is not made: make conformance")
-    if client.name not in runs:
-        runs[client.name] = outcomes(client, target, job_seconds)
-    line = runs[client.name].get(scenario)
-    assert line is not None, runs[client.name][""]["detail"]
+    run = (client.name, script)
+    if run not in runs:
+        runs[run] = outcomes(client, script, target, job_seconds)
+    line = runs[run].get(scenario)
+    assert line is not None, runs[run][""]["detail"]
     if line["ok"] is None:
         is_absent = line["detail"].startswith("not there")
         pytest.skip(f"not there: {scenario}" if is_absent else line["detail"])

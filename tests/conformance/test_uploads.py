@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from conformance.sdk.rows import chat_rows
 
 CONTENT = chat_rows()
+BODY = {
+    "bytes": len(CONTENT),
+    "filename": "parts.jsonl",
+    "mime_type": "text/jsonl",
+    "purpose": "fine-tune",
+}
 
 
 @pytest.fixture
 def upload(wire):
-    body = {
-        "bytes": len(CONTENT),
-        "filename": "parts.jsonl",
-        "mime_type": "text/jsonl",
-        "purpose": "fine-tune",
-    }
-    return wire.post("/uploads", json=body).json()
+    return wire.post("/uploads", json=BODY).json()
 
 
 def add_part(wire, upload_id: str, data: bytes, **options):
@@ -56,6 +58,31 @@ def test_parts_that_are_not_the_whole_are_refused(wire, upload):
     part = add_part(wire, upload["id"], CONTENT[:100]).json()["id"]
     path = f"/uploads/{upload['id']}/complete"
     error = wire.refused("POST", path, 400, json={"part_ids": [part]})
+    assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.endpoint("POST /uploads/{upload_id}/complete")
+def test_the_file_has_the_sum_that_was_told_and_expires_as_was_asked(wire):
+    after = {"anchor": "created_at", "seconds": 7200}
+    upload_id = wire.post("/uploads", json={**BODY, "expires_after": after}).json()["id"]
+    part = add_part(wire, upload_id, CONTENT).json()["id"]
+    path = f"/uploads/{upload_id}/complete"
+    wrong = {"part_ids": [part], "md5": "0" * 32}
+    assert wire.refused("POST", path, 400, json=wrong)["param"] == "md5"
+    right = {"part_ids": [part], "md5": hashlib.md5(CONTENT).hexdigest()}
+    file = wire.post(path, json=right).json()["file"]
+    assert file["expires_at"] == file["created_at"] + 7200
+
+
+@pytest.mark.endpoint("POST /uploads/{upload_id}/complete")
+def test_a_part_of_nothing_is_refused(wire, upload):
+    path = f"/uploads/{upload['id']}/complete"
+    assert wire.refused("POST", path, 400, json={"part_ids": ["part_none"]})["message"]
+
+
+@pytest.mark.endpoint("POST /uploads/{upload_id}/parts")
+def test_an_unknown_upload_is_not_found(wire):
+    error = add_part(wire, "upload_none", b"a", expect=404).json()["error"]
     assert error["type"] == "invalid_request_error"
 
 

@@ -1,49 +1,19 @@
-"""Drives a server through openai 0.28.1: module-level classes, and ``a...`` for async."""
+"""Drives a server through openai 0.28.1: files, jobs, models, answers of what was tuned."""
 
 from __future__ import annotations
 
 import csv
 import io
-import time
-from typing import Any
 
 import openai
+from legacy_kit import USER, begin, failure, is_absent, new_file, wait_for
 from rows import chat_rows
-from scenarios import TERMINAL, Run, Skip, main, scenario
-
-USER = [{"role": "user", "content": "Say 3"}]
-
-
-def begin(run: Run) -> None:
-    """Tell the library where the server is."""
-    openai.api_base = run.base_url
-    openai.api_key = run.api_key
-
-
-def is_absent(error: Exception) -> bool:
-    """Tell whether the server has no such endpoint."""
-    return getattr(error, "code", None) in {"unknown_url", "method_not_allowed"}
-
-
-def named(name: str, content: bytes) -> io.BytesIO:
-    """Return a file in memory; this library takes its name from the object."""
-    file = io.BytesIO(content)
-    file.name = name
-    return file
-
-
-def failure(kind: type[Exception], call: Any) -> Any:
-    """Return the error of a call that must raise ``kind``."""
-    try:
-        call()
-    except kind as error:
-        return error
-    raise AssertionError(f"no {kind.__name__} was raised")
+from scenarios import Run, Skip, main, scenario
 
 
 @scenario
 def upload(run: Run) -> None:
-    file = openai.File.create(file=named("train.jsonl", chat_rows()), purpose="fine-tune")
+    file = new_file()
     assert file.status == "processed", file
     assert openai.File.retrieve(file.id).bytes == len(chat_rows())
     run["file"] = file.id
@@ -63,12 +33,7 @@ def create_job(run: Run) -> None:
 
 @scenario
 def poll(run: Run) -> None:
-    deadline = time.monotonic() + run.job_seconds
-    job = openai.FineTuningJob.retrieve(run["job"])
-    while job.status not in TERMINAL:
-        assert time.monotonic() < deadline, job
-        time.sleep(0.2)
-        job = openai.FineTuningJob.retrieve(run["job"])
+    job = wait_for(run, lambda: openai.FineTuningJob.retrieve(run["job"]))
     assert job.status == "succeeded", job.error
     run["ended"], run["tuned"] = job, job.fine_tuned_model
 
@@ -175,30 +140,11 @@ def response_headers(run: Run) -> None:
 
 @scenario
 def cancel(run: Run) -> None:
-    file = openai.File.create(file=named("long.jsonl", chat_rows(200)), purpose="fine-tune")
+    file = new_file(chat_rows(200))
     job = openai.FineTuningJob.create(
         model=run.model, training_file=file.id, hyperparameters={"n_epochs": 50}
     )
     assert openai.FineTuningJob.cancel(job.id).status == "cancelled"
-
-
-@scenario
-def fine_tunes_of_the_first_api(run: Run) -> None:
-    assert openai.FineTune.list().object == "list"
-
-
-@scenario
-def azure(run: Run) -> None:
-    options = {
-        "api_type": "azure",
-        "api_base": run.origin,
-        "api_version": "2023-07-01-preview",
-        "api_key": run.api_key,
-    }
-    answer = openai.ChatCompletion.create(
-        deployment_id=run.model, messages=USER, max_tokens=4, **options
-    )
-    assert answer.choices
 
 
 @scenario

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from commands import is_absent, openai_command
-from rows import chat_rows
+from rows import chat_rows, pair_rows
 from scenarios import TERMINAL, Run, main, scenario
 
 
@@ -17,6 +17,7 @@ def begin(run: Run) -> None:
     """Write the file that the commands upload."""
     run["folder"] = Path(tempfile.mkdtemp())
     (run["folder"] / "train.jsonl").write_bytes(chat_rows())
+    (run["folder"] / "pairs.jsonl").write_bytes(pair_rows())
 
 
 def object_in(printed: str) -> dict:
@@ -110,6 +111,37 @@ def chat_completions_create(run: Run) -> None:
 def models(run: Run) -> None:
     assert object_in(openai_command(run, "models.get", "-i", run["tuned"]))["id"] == run["tuned"]
     assert run["tuned"] in openai_command(run, "models.list")
+
+
+@scenario
+def fine_tunes_create_and_follow(run: Run) -> None:
+    path = str(run["folder"] / "pairs.jsonl")
+    options = ("-t", path, "-m", run.model, "--no_check_if_files_exist", "--n_epochs", "2")
+    printed = openai_command(run, "fine_tunes.create", *options)
+    assert "Job complete! Status: succeeded" in printed, printed
+    run["fine_tune"] = re.search(r"Created fine-tune: (ft-\w+)", printed)[1]
+
+
+@scenario
+def fine_tunes_get_list_and_events(run: Run) -> None:
+    shown = object_in(openai_command(run, "fine_tunes.get", "-i", run["fine_tune"]))
+    assert shown["status"] == "succeeded", shown
+    assert run["fine_tune"] in openai_command(run, "fine_tunes.list")
+    printed = openai_command(run, "fine_tunes.events", "-i", run["fine_tune"])
+    assert "The job has successfully completed" in printed
+
+
+@scenario
+def fine_tunes_results(run: Run) -> None:
+    assert "step,train_loss" in openai_command(run, "fine_tunes.results", "-i", run["fine_tune"])
+
+
+@scenario
+def fine_tunes_cancel(run: Run) -> None:
+    options = ("-t", run["file"], "-m", run.model, "--n_epochs", "50", "--no_follow")
+    made = object_in(openai_command(run, "fine_tunes.create", *options))
+    cancelled = object_in(openai_command(run, "fine_tunes.cancel", "-i", made["id"]))
+    assert cancelled["status"] == "cancelled"
 
 
 @scenario

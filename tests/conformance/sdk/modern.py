@@ -1,92 +1,29 @@
-"""Drives a server through openai 1.x, 2.x and 3.x, whose calls are alike; sync and async.
-
-Each scenario is written once: ``now`` waits for what the async client returns and passes on what
-the sync client returned, and ``each`` goes through either's pages and streams.
-"""
+"""Drives a server through openai 1.x, 2.x and 3.x: jobs, models, errors; sync and async."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 import time
-from collections.abc import AsyncIterator
+import uuid
 from typing import Any
 
 import openai
-from rows import batch_lines, chat_rows, preference_rows
-from scenarios import TERMINAL, Run, Skip, main, scenario
-
-USER = [{"role": "user", "content": "Say 3"}]
-CLIENT = "client"
-
-
-def begin(run: Run) -> None:
-    """Make the client."""
-    kind = openai.AsyncOpenAI if run.is_async else openai.OpenAI
-    run[CLIENT] = kind(base_url=run.base_url, api_key=run.api_key, max_retries=2)
-
-
-def is_absent(error: Exception) -> bool:
-    """Tell whether the server has no such endpoint."""
-    if not isinstance(error, openai.APIStatusError) or error.status_code not in (404, 405):
-        return False
-    return error.code in {"unknown_url", "method_not_allowed"} or "Invalid URL" in error.message
-
-
-async def now(value: Any) -> Any:
-    """Return a value of the sync client, or wait for one of the async client."""
-    return await value if inspect.isawaitable(value) else value
-
-
-async def each(items: Any) -> AsyncIterator[Any]:
-    """Yield the items of a list, page after page, or the chunks of a stream."""
-    if hasattr(items, "__aiter__"):
-        async for item in items:
-            yield item
-        return
-    for item in items:
-        yield item
-
-
-async def listed(items: Any) -> list[Any]:
-    """Return all items of a list."""
-    return [item async for item in each(items)]
-
-
-async def wait_for_job(run: Run, job_id: str, *states: str) -> Any:
-    """Return a job once it is in one of ``states``, or has ended."""
-    deadline = time.monotonic() + run.job_seconds
-    while time.monotonic() < deadline:
-        job = await now(run[CLIENT].fine_tuning.jobs.retrieve(job_id))
-        if job.status in {*TERMINAL, *states}:
-            return job
-        await asyncio.sleep(0.2)
-    raise AssertionError(f"{job_id} did not end: {job.status}")
-
-
-async def new_file(run: Run, name: str, content: bytes, purpose: str = "fine-tune") -> Any:
-    """Upload a file."""
-    return await now(run[CLIENT].files.create(file=(name, content), purpose=purpose))
-
-
-async def long_job(run: Run) -> Any:
-    """Create a job that takes longer than a scenario."""
-    file = await new_file(run, "long.jsonl", chat_rows(200))
-    return await now(
-        run[CLIENT].fine_tuning.jobs.create(
-            model=run.model,
-            training_file=file.id,
-            hyperparameters={"n_epochs": 50, "batch_size": 1},
-        )
-    )
-
-
-def need(owner: Any, name: str) -> Any:
-    """Return a part of the client. Raises ``Skip`` where this version has none."""
-    if not hasattr(owner, name):
-        raise Skip(f"openai {openai.__version__} has no {name}")
-    return getattr(owner, name)
+from modern_kit import (
+    CLIENT,
+    USER,
+    begin,
+    failure,
+    is_absent,
+    listed,
+    long_job,
+    need,
+    new_file,
+    now,
+    wait_for_job,
+)
+from rows import chat_rows, preference_rows
+from scenarios import Run, Skip, main, scenario
 
 
 @scenario
@@ -192,14 +129,6 @@ async def completions(run: Run) -> None:
 
 
 @scenario
-async def pagination(run: Run) -> None:
-    made = [(await new_file(run, f"{n}.txt", b"x", "user_data")).id for n in range(5)]
-    found = [file.id for file in await listed(run[CLIENT].files.list(purpose="user_data", limit=2))]
-    assert found[:5] == made[::-1]
-    assert len(found) == len(set(found))
-
-
-@scenario
 async def metadata_filter(run: Run) -> None:
     jobs = run[CLIENT].fine_tuning.jobs
     wanted = {"client": openai.__version__, "async": str(run.is_async)}
@@ -229,15 +158,6 @@ async def errors(run: Run) -> None:
         openai.BadRequestError,
         lambda: client.chat.completions.create(model=run.model, messages=USER, temperature=3),
     )
-
-
-async def failure(kind: type[Exception], call: Any) -> Any:
-    """Return the error of a call that must raise ``kind``."""
-    try:
-        await now(call())
-    except kind as error:
-        return error
-    raise AssertionError(f"no {kind.__name__} was raised")
 
 
 @scenario
@@ -306,38 +226,30 @@ async def first_step(run: Run, job_id: str) -> None:
 
 
 @scenario
-async def upload_in_chunks(run: Run) -> None:
-    content = chat_rows(40)
-    whole = await now(
-        run[CLIENT].uploads.upload_file_chunked(
-            file=content,
-            filename="chunks.jsonl",
-            bytes=len(content),
-            mime_type="text/jsonl",
-            purpose="fine-tune",
-            part_size=1000,
-        )
-    )
-    assert whole.status == "completed", whole
-    assert (await now(run[CLIENT].files.content(whole.file.id))).read() == content
+async def idempotency_key(run: Run) -> None:
+    jobs, headers = run[CLIENT].fine_tuning.jobs, {"Idempotency-Key": str(uuid.uuid4())}
+
+    def create(**options: Any) -> Any:
+        given = {"model": run.model, "training_file": run["file"], **options}
+        return jobs.create(**given, extra_headers=headers)
+
+    first, second = await now(create()), await now(create())
+    await now(jobs.cancel(first.id))
+    if first.id != second.id:
+        raise Skip("not there: Idempotency-Key")
+    error = await failure(openai.BadRequestError, lambda: create(suffix="other"))
+    assert error.code == "idempotency_key_reused", error
 
 
 @scenario
 async def dpo_job(run: Run) -> None:
+    jobs = run[CLIENT].fine_tuning.jobs
     file = await new_file(run, "pairs.jsonl", preference_rows())
-    job = await now(
-        run[CLIENT].fine_tuning.jobs.create(
-            model=run.model,
-            training_file=file.id,
-            method={
-                "type": "dpo",
-                "dpo": {"hyperparameters": {"beta": 0.1, "n_epochs": 1, "batch_size": 4}},
-            },
-        )
-    )
-    ended = await wait_for_job(run, job.id)
-    assert ended.status == "succeeded", ended.error
-    assert ended.method.dpo.hyperparameters.beta == 0.1
+    dpo = {"hyperparameters": {"beta": 0.1, "n_epochs": 1, "batch_size": 4}}
+    method = {"type": "dpo", "dpo": dpo}
+    job = await now(jobs.create(model=run.model, training_file=file.id, method=method))
+    assert (job.method.type, job.method.dpo.hyperparameters.beta) == ("dpo", 0.1), job
+    assert (await now(jobs.cancel(job.id))).status == "cancelled"
 
 
 @scenario
@@ -347,57 +259,6 @@ async def permissions(run: Run) -> None:
     assert [one.project_id for one in given] == ["proj_sdk"]
     options = {"fine_tuned_model_checkpoint": run["checkpoint"]}
     assert (await now(owner.delete(given[0].id, **options))).deleted is True
-
-
-@scenario
-async def stored_completions(run: Run) -> None:
-    chat = run[CLIENT].chat.completions
-    need(chat, "messages")
-    made = await now(
-        chat.create(
-            model=run.model,
-            messages=USER,
-            max_tokens=8,
-            store=True,
-            metadata={"client": f"{openai.__version__} {run.is_async}"},
-        )
-    )
-    wanted = {"client": f"{openai.__version__} {run.is_async}"}
-    assert made.id in [one.id for one in await listed(chat.list(metadata=wanted))]
-    assert (await now(chat.retrieve(made.id))).id == made.id
-    changed = await now(chat.update(made.id, metadata={"client": "changed"}))
-    assert changed.metadata == {"client": "changed"}
-    assert [m.content for m in await listed(chat.messages.list(made.id))] == ["Say 3"]
-    assert (await now(chat.delete(made.id))).deleted is True
-
-
-@scenario
-async def batch(run: Run) -> None:
-    file = await new_file(run, "batch.jsonl", batch_lines(run.model), "batch")
-    made = await now(
-        run[CLIENT].batches.create(
-            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
-        )
-    )
-    deadline = time.monotonic() + run.job_seconds
-    while made.status not in {"completed", "failed", "cancelled", "expired"}:
-        assert time.monotonic() < deadline, made
-        await asyncio.sleep(0.2)
-        made = await now(run[CLIENT].batches.retrieve(made.id))
-    assert made.status == "completed", made
-    content = await now(run[CLIENT].files.content(made.output_file_id))
-    lines = [json.loads(line) for line in content.text.splitlines()]
-    assert len(lines) == 3
-    assert all(line["response"]["status_code"] == 200 for line in lines)
-
-
-@scenario
-async def azure(run: Run) -> None:
-    kind = openai.AsyncAzureOpenAI if run.is_async else openai.AzureOpenAI
-    client = kind(azure_endpoint=run.origin, api_key=run.api_key, api_version="2024-10-21")
-    assert run["file"] in [file.id for file in await listed(client.files.list())]
-    answer = await now(client.chat.completions.create(model=run.model, messages=USER, max_tokens=4))
-    assert answer.choices
 
 
 @scenario

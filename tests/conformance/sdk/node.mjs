@@ -1,74 +1,23 @@
-// Drives a server through the newest Node client: node node.mjs MODULES BASE_URL KEY MODEL SECONDS
-//
-// MODULES is the folder whose node_modules has the package. One line of JSON for each scenario, as
-// the Python scripts print them.
+// Drives a server through the newest Node client: files, jobs, models, uploads, batches.
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
-import path from "node:path";
-
-const [modules, baseURL, apiKey, model, seconds] = process.argv.slice(2);
-const require = createRequire(path.join(path.resolve(modules), "script.js"));
-const openai = require("openai");
-const { OpenAI, AzureOpenAI, toFile } = openai;
-
-const client = new OpenAI({ baseURL, apiKey });
-const user = [{ role: "user", content: "Say 3" }];
-const ended = new Set(["succeeded", "failed", "cancelled"]);
-const kept = {};
-const scenarios = [];
-
-class Skip extends Error {}
-
-function scenario(name, run) {
-  scenarios.push([name, run]);
-}
-
-function need(name) {
-  if (!(name in kept)) throw new Skip(`needs what an earlier scenario makes: ${name}`);
-  return kept[name];
-}
-
-function rows(count, row) {
-  return Array.from({ length: count }, (_, n) => JSON.stringify(row(n)) + "\n").join("");
-}
-
-function chatRows(count = 12) {
-  return rows(count, (n) => ({
-    messages: [
-      { role: "user", content: `Say ${n}` },
-      { role: "assistant", content: `${n}!` },
-    ],
-  }));
-}
-
-async function newFile(name, content, purpose = "fine-tune") {
-  return client.files.create({ file: await toFile(Buffer.from(content), name), purpose });
-}
-
-async function until(read, isReached) {
-  const deadline = Date.now() + 1000 * Number(seconds);
-  while (Date.now() < deadline) {
-    const found = await read();
-    if (isReached(found)) return found;
-    await new Promise((wake) => setTimeout(wake, 200));
-  }
-  throw new Error("not reached in time");
-}
-
-async function listed(list) {
-  const found = [];
-  for await (const item of list) found.push(item);
-  return found;
-}
-
-async function longJob() {
-  const file = await newFile("long.jsonl", chatRows(200));
-  return client.fineTuning.jobs.create({
-    model,
-    training_file: file.id,
-    hyperparameters: { n_epochs: 50, batch_size: 1 },
-  });
-}
+import {
+  Skip,
+  chatRows,
+  client,
+  ended,
+  kept,
+  listed,
+  longJob,
+  main,
+  model,
+  need,
+  newFile,
+  openai,
+  rows,
+  scenario,
+  until,
+  user,
+} from "./node_kit.mjs";
 
 scenario("upload", async () => {
   const file = await newFile("train.jsonl", chatRows());
@@ -214,9 +163,8 @@ scenario("dpo_job", async () => {
     training_file: file.id,
     method: { type: "dpo", dpo: { hyperparameters: { beta: 0.1, n_epochs: 1, batch_size: 4 } } },
   });
-  const read = () => client.fineTuning.jobs.retrieve(job.id);
-  const last = await until(read, (found) => ended.has(found.status));
-  assert.equal(last.status, "succeeded", JSON.stringify(last.error));
+  assert.equal(job.method.dpo.hyperparameters.beta, 0.1);
+  assert.equal((await client.fineTuning.jobs.cancel(job.id)).status, "cancelled");
 });
 
 scenario("upload_in_parts", async () => {
@@ -229,7 +177,7 @@ scenario("upload_in_parts", async () => {
   });
   const ids = [];
   for (const piece of [content.subarray(0, 1000), content.subarray(1000)]) {
-    const part = { data: await toFile(piece, "part") };
+    const part = { data: await openai.toFile(piece, "part") };
     ids.push((await client.uploads.parts.create(upload.id, part)).id);
   }
   const whole = await client.uploads.complete(upload.id, { part_ids: ids });
@@ -244,13 +192,33 @@ scenario("permissions", async () => {
   assert.equal((await owner.delete(given[0].id, options)).deleted, true);
 });
 
-scenario("stored_completions", async () => {
-  const metadata = { client: "node" };
-  const options = { model, messages: user, max_tokens: 8, store: true, metadata };
-  const made = await client.chat.completions.create(options);
-  const found = await listed(client.chat.completions.list({ metadata }));
-  assert.ok(found.map((one) => one.id).includes(made.id));
-  assert.equal((await client.chat.completions.delete(made.id)).deleted, true);
+scenario("cancelled_upload", async () => {
+  const begun = await client.uploads.create({
+    bytes: 3,
+    filename: "parts.jsonl",
+    mime_type: "text/jsonl",
+    purpose: "fine-tune",
+  });
+  assert.equal((await client.uploads.cancel(begun.id)).status, "cancelled");
+  const data = await openai.toFile(Buffer.from("abc"), "part");
+  await assert.rejects(client.uploads.parts.create(begun.id, { data }), openai.BadRequestError);
+});
+
+scenario("expiry", async () => {
+  const soon = { anchor: "created_at", seconds: 3600 };
+  const options = { file: await openai.toFile(Buffer.from("x"), "a.txt"), purpose: "user_data" };
+  const file = await client.files.create({ ...options, expires_after: soon });
+  assert.equal(file.expires_at, file.created_at + 3600);
+});
+
+scenario("idempotency_key", async () => {
+  const headers = { "Idempotency-Key": crypto.randomUUID() };
+  const create = (more) =>
+    client.fineTuning.jobs.create({ model, training_file: need("file"), ...more }, { headers });
+  const [first, second] = [await create({}), await create({})];
+  await client.fineTuning.jobs.cancel(first.id);
+  if (first.id !== second.id) throw new Skip("not there: Idempotency-Key");
+  await assert.rejects(create({ suffix: "other" }), openai.BadRequestError);
 });
 
 scenario("batch", async () => {
@@ -274,37 +242,9 @@ scenario("batch", async () => {
   assert.equal(last.status, "completed", JSON.stringify(last));
 });
 
-scenario("azure", async () => {
-  const endpoint = baseURL.replace(/\/v1$/, "");
-  const azure = new AzureOpenAI({ endpoint, apiKey, apiVersion: "2024-10-21" });
-  const answer = await azure.chat.completions.create({ model, messages: user, max_tokens: 4 });
-  assert.ok(answer.choices.length);
-});
-
 scenario("delete", async () => {
   assert.equal((await client.models.delete(need("tuned"))).deleted, true);
   assert.equal((await client.files.delete(need("file"))).deleted, true);
 });
 
-function isAbsent(error) {
-  const codes = new Set(["unknown_url", "method_not_allowed"]);
-  return codes.has(error.code) || /Invalid URL/.test(error.message ?? "");
-}
-
-async function outcome(run) {
-  try {
-    await run();
-    return [true, ""];
-  } catch (error) {
-    if (error instanceof Skip) return [null, error.message];
-    if (isAbsent(error)) return [null, `not there: ${error.message}`];
-    return [false, `${error.constructor.name}: ${error.message}`];
-  }
-}
-
-for (const [name, run] of scenarios) {
-  const began = Date.now();
-  const [ok, detail] = await outcome(run);
-  const line = { scenario: name, ok, detail, seconds: (Date.now() - began) / 1000 };
-  console.log(JSON.stringify(line));
-}
+await main();

@@ -31,6 +31,13 @@ def preference_rows(count: int = 12) -> bytes:
     )
 
 
+def pair_rows(count: int = 12) -> bytes:
+    """Return a file of prompts and completions, the oldest form."""
+    return _lines(
+        {"prompt": f"{number} ->", "completion": f" {number}\n"} for number in range(count)
+    )
+
+
 def batch_lines(model: str, count: int = 3) -> bytes:
     """Return a file of chat requests."""
     return _lines(
