@@ -1,4 +1,4 @@
-"""Requests made from OpenAI's own description of what we claim: no fault, no answer of another form.
+"""Requests made from OpenAI's description of what we claim: no fault, no answer of another form.
 
 Ids in paths and bodies are mostly those of things that exist, so that calls get past the 404.
 ``FUZZ_EXAMPLES`` says how many for each operation and kind; ``make fuzz`` asks for many.

@@ -46,3 +46,17 @@ def wait_for_job(wire: Wire, job_id: str, seconds: float) -> dict[str, Any]:
     return wait_until(
         wire, f"/fine_tuning/jobs/{job_id}", lambda job: job["status"] in TERMINAL, seconds
     )
+
+
+def make_long_job(wire: Wire, model: str, file_id: str) -> dict[str, Any]:
+    """Create a job that takes longer than the checks."""
+    hyperparameters = {"n_epochs": 50, "batch_size": 1}
+    body = {"model": model, "training_file": file_id, "hyperparameters": hyperparameters}
+    return wire.post("/fine_tuning/jobs", json=body).json()
+
+
+def end(wire: Wire, job: dict[str, Any]) -> None:
+    """Cancel a job that has not ended, so that the next one has its turn."""
+    path = f"/fine_tuning/jobs/{job['id']}"
+    if wire.get(path).json()["status"] not in TERMINAL:
+        wire.post(f"{path}/cancel")

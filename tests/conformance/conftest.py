@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from conformance import report, spec
-from conformance.calls import TERMINAL, upload, wait_for_job
+from conformance.calls import end, make_long_job, upload, wait_for_job
 from conformance.sdk.rows import chat_rows, preference_rows
 from conformance.target import Target, own_server
 from conformance.wire import Ledger, Wire, connected
@@ -202,15 +202,9 @@ def preference_job(wire: Wire, model: str, preference_file: str, job_seconds: fl
     return job
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def long_job(wire: Wire, model: str, long_file: str) -> Iterator[dict[str, Any]]:
     """A job as it was made that takes longer than the checks; it is cancelled afterwards."""
-    body = {
-        "model": model,
-        "training_file": long_file,
-        "hyperparameters": {"n_epochs": 50, "batch_size": 1},
-    }
-    job = wire.post("/fine_tuning/jobs", json=body).json()
+    job = make_long_job(wire, model, long_file)
     yield job
-    if wire.get(f"/fine_tuning/jobs/{job['id']}").json()["status"] not in TERMINAL:
-        wire.post(f"/fine_tuning/jobs/{job['id']}/cancel")
+    end(wire, job)

@@ -6,7 +6,7 @@ import pytest
 
 pytestmark = pytest.mark.endpoint("POST /chat/completions")
 
-TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+TOOL = {"type": "function", "function": {"name": "sun", "parameters": {"type": "object"}}}
 """Small, since the model of the suite's own server reads a few hundred tokens."""
 
 
@@ -69,18 +69,18 @@ def test_functions_are_taken_and_their_results_too(wire, model):
     functions = [TOOL["function"]]
     for choice in ("none", "auto"):
         assert ask(wire, model, functions=functions, function_call=choice)["choices"]
-    called = {"name": "weather", "arguments": "{}"}
+    called = {"name": "sun", "arguments": "{}"}
     messages = [
         {"role": "user", "content": "Say 3"},
         {"role": "assistant", "content": None, "function_call": called},
-        {"role": "function", "name": "weather", "content": "rain"},
+        {"role": "function", "name": "sun", "content": "rain"},
     ]
     assert ask(wire, model, messages=messages, functions=functions)["choices"]
 
 
 def test_results_of_tools_are_taken(wire, model):
     call = {"id": "call_1", "type": "function"}
-    call["function"] = {"name": "weather", "arguments": "{}"}
+    call["function"] = {"name": "sun", "arguments": "{}"}
     messages = [
         {"role": "user", "content": "Say 3"},
         {"role": "assistant", "content": None, "tool_calls": [call]},

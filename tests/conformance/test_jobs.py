@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from conformance.calls import wait_until
+from conformance.calls import end, make_long_job, wait_until
 
 TUNED = re.compile(r"^ft:[^:]+:[^:]*:[^:]*:[A-Za-z0-9]{8}(:ckpt-step-\d+)?$")
 CREATE = "POST /fine_tuning/jobs"
@@ -176,14 +176,16 @@ def test_a_list_after_an_unknown_id_is_refused(wire):
 
 
 @pytest.fixture(scope="module")
-def paused_job(wire, long_job, job_seconds):
-    """The long job after it was paused, its answer to that beside it."""
-    path = f"/fine_tuning/jobs/{long_job['id']}"
+def paused_job(wire, model, long_file, job_seconds):
+    """What a running job answered when it was to pause, and the job once it rested."""
+    made = make_long_job(wire, model, long_file)
+    path = f"/fine_tuning/jobs/{made['id']}"
     events = f"{path}/events"
     wait_until(wire, events, lambda page: page["data"][0]["type"] == "metrics", job_seconds)
     wire.refused("POST", f"{path}/resume", 400)
     answer = wire.post(f"{path}/pause").json()
-    return answer, wait_until(wire, path, lambda job: job["status"] == "paused", job_seconds)
+    yield answer, wait_until(wire, path, lambda job: job["status"] == "paused", job_seconds)
+    end(wire, made)
 
 
 @pytest.mark.endpoint(PAUSE)

@@ -8,7 +8,7 @@ import openai
 from legacy_kit import USER, begin, failure, is_absent
 from scenarios import Run, Skip, main, scenario
 
-WEATHER = {"name": "weather", "parameters": {"type": "object"}}
+SUN = {"name": "sun", "parameters": {"type": "object"}}
 
 
 def ask(run: Run, **options: Any) -> Any:
@@ -32,12 +32,12 @@ def several_answers(run: Run) -> None:
 @scenario
 def functions(run: Run) -> None:
     for choice in ("none", "auto"):
-        answer = ask(run, functions=[WEATHER], function_call=choice)
+        answer = ask(run, functions=[SUN], function_call=choice)
         assert answer.choices[0].finish_reason in {"stop", "length", "function_call"}
     called = {"role": "assistant", "content": None}
-    called["function_call"] = {"name": "weather", "arguments": "{}"}
-    result = {"role": "function", "name": "weather", "content": "rain"}
-    assert ask(run, messages=[*USER, called, result], functions=[WEATHER]).choices
+    called["function_call"] = {"name": "sun", "arguments": "{}"}
+    result = {"role": "function", "name": "sun", "content": "rain"}
+    assert ask(run, messages=[*USER, called, result], functions=[SUN]).choices
 
 
 @scenario

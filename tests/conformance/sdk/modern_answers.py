@@ -10,7 +10,7 @@ import openai
 from modern_kit import CLIENT, USER, begin, each, failure, is_absent, listed, need, now
 from scenarios import Run, Skip, main, scenario
 
-WEATHER = {"name": "weather", "parameters": {"type": "object"}}
+SUN = {"name": "sun", "parameters": {"type": "object"}}
 
 
 async def ask(run: Run, **options: Any) -> Any:
@@ -80,20 +80,20 @@ async def penalties_and_bias(run: Run) -> None:
 @scenario
 async def functions(run: Run) -> None:
     for choice in ("none", "auto"):
-        answer = await ask(run, functions=[WEATHER], function_call=choice)
+        answer = await ask(run, functions=[SUN], function_call=choice)
         assert answer.choices[0].finish_reason in {"stop", "length", "function_call"}
     called = {"role": "assistant", "content": None}
-    called["function_call"] = {"name": "weather", "arguments": "{}"}
-    result = {"role": "function", "name": "weather", "content": "rain"}
-    assert (await ask(run, messages=[*USER, called, result], functions=[WEATHER])).choices
+    called["function_call"] = {"name": "sun", "arguments": "{}"}
+    result = {"role": "function", "name": "sun", "content": "rain"}
+    assert (await ask(run, messages=[*USER, called, result], functions=[SUN])).choices
 
 
 @scenario
 async def tools(run: Run) -> None:
-    tool = {"type": "function", "function": WEATHER}
+    tool = {"type": "function", "function": SUN}
     assert (await ask(run, tools=[tool], tool_choice="auto", parallel_tool_calls=False)).choices
     call = {"id": "call_1", "type": "function"}
-    call["function"] = {"name": "weather", "arguments": "{}"}
+    call["function"] = {"name": "sun", "arguments": "{}"}
     called = {"role": "assistant", "content": None, "tool_calls": [call]}
     result = {"role": "tool", "tool_call_id": "call_1", "content": "rain"}
     assert (await ask(run, messages=[*USER, called, result], tools=[tool])).choices

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { Skip, client, listed, main, model, openai, scenario, user } from "./node_kit.mjs";
 
-const weather = { name: "weather", parameters: { type: "object" } };
+const sun = { name: "sun", parameters: { type: "object" } };
 
 function ask(options = {}) {
   const given = { model, messages: user, max_tokens: 8, temperature: 0, ...options };
@@ -33,12 +33,12 @@ scenario("penalties_and_bias", async () => {
 });
 
 scenario("functions", async () => {
-  const [choice] = (await ask({ functions: [weather], function_call: "auto" })).choices;
+  const [choice] = (await ask({ functions: [sun], function_call: "auto" })).choices;
   assert.ok(["stop", "length", "function_call"].includes(choice.finish_reason));
 });
 
 scenario("tools", async () => {
-  const tools = [{ type: "function", function: weather }];
+  const tools = [{ type: "function", function: sun }];
   assert.ok((await ask({ tools, tool_choice: "auto" })).choices.length);
 });
 
