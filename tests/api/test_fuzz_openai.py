@@ -22,12 +22,13 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
 from conformance import differences, spec
-from sintonia import ids
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "5"))
 FACTS = spec.load()
 ENTRIES = differences.listed()
 MODEL = "gpt-tiny"
+MESSAGE = {"role": "user", "content": "a"}
+CHECKPOINTS = "/v1/fine_tuning/checkpoints"
 NEVER = {409, 422}
 """Statuses that clients retry, or that OpenAI does not use."""
 
@@ -62,12 +63,13 @@ class Things:
         return register_tuned(self._services, f"ft:tiny:personal::{self._tuned:08}")
 
     def completion_id(self):
-        messages = [{"role": "user", "content": "a"}]
-        body = {"model": MODEL, "messages": messages, "store": True, "max_tokens": 1}
+        body = {"model": MODEL, "messages": [MESSAGE], "store": True, "max_tokens": 1}
         return self._post("chat/completions", body)
 
     def permission_id(self):
-        return f"{ids.PERMISSION}none" if hasattr(ids, "PERMISSION") else "cp_none"
+        body = {"project_ids": ["proj_a"]}
+        answer = self._client.post(f"{CHECKPOINTS}/{self.model()}/permissions", json=body)
+        return answer.json()["data"][0]["id"] if answer.status_code == 200 else "cp_none"
 
     training_file = validation_file = file_id
     fine_tuned_model_checkpoint = model
@@ -89,7 +91,8 @@ def test_every_answer_is_one_that_openai_describes(client, services, mode):
         statuses += statuses_of(found.ok(), mode, client, things)
     told = ", ".join(f"{number} x {status}" for status, number in sorted(statuses.items()))
     print(f"{statuses.total()} {mode.value} cases: {told}")  # noqa: T201
-    assert statuses[200] > statuses.total() // 10, "too few requests got past their refusal"
+    if mode is GenerationMode.POSITIVE:
+        assert statuses[200] > statuses.total() // 4, "too few requests got past their refusal"
 
 
 def statuses_of(operation, mode, client, things) -> Counter:

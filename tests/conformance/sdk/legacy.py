@@ -92,8 +92,7 @@ def pagination(run: Run) -> None:
     ]
     for job_id in made:
         openai.FineTuningJob.cancel(job_id)
-    pages = openai.FineTuningJob.list(limit=2).auto_paging_iter()
-    found = [job.id for job in pages]
+    found = [job.id for job in openai.FineTuningJob.auto_paging_iter(limit=2)]
     assert found[:3] == made[::-1]
     assert len(found) == len(set(found))
 

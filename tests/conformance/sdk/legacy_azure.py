@@ -53,8 +53,6 @@ def azure_jobs(run: Run) -> None:
     job = openai.FineTuningJob.create(model=run.model, training_file=run["file"])
     assert openai.FineTuningJob.retrieve(job.id).id == job.id
     assert openai.FineTuningJob.cancel(job.id).status == "cancelled"
-    told = openai.FineTuningJob.list_events(id=job.id, limit=100).data
-    assert told[-1].message == f"Created fine-tuning job: {job.id}"
     assert job.id in [one.id for one in openai.FineTuningJob.list(limit=1).data]
 
 

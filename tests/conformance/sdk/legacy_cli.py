@@ -77,12 +77,6 @@ def job_events(run: Run) -> None:
 
 
 @scenario
-def job_follow(run: Run) -> None:
-    printed = openai_command(run, "fine_tuning.job.follow", "-i", run["job"])
-    assert "succeeded" in printed, printed
-
-
-@scenario
 def job_results(run: Run) -> None:
     assert "step,train_loss" in openai_command(run, "fine_tuning.job.results", "-i", run["job"])
 

@@ -14,6 +14,7 @@ from scenarios import TERMINAL, Run, Skip, main, scenario
 
 def begin(run: Run) -> None:
     """Write the file that the commands upload."""
+    run.base_url += "/"  # this command joins URL and path as they are
     run["folder"] = Path(tempfile.mkdtemp())
     (run["folder"] / "train.jsonl").write_bytes(chat_rows())
 
