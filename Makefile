@@ -48,9 +48,11 @@ crash: setup
 	$(BIN)/pytest tests/training/test_resume.py
 	$(BIN)/pytest -m slow tests/training/test_kinds.py
 
-# 100,000 requests made from the API's own document, and 10,000 broken files; about an hour.
+# 100,000 requests made from the API's own document, some 25,000 from OpenAI's, and 10,000 broken
+# files; about an hour.
 fuzz: setup
 	FUZZ_EXAMPLES=2500 $(BIN)/pytest -rP tests/api/test_fuzz_openapi.py
+	FUZZ_EXAMPLES=500 $(BIN)/pytest -rP tests/api/test_fuzz_openai.py
 	$(BIN)/pytest tests/api/test_fuzz_files.py
 
 # The demo's figures in both languages; needs about ten minutes.

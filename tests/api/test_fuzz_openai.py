@@ -92,7 +92,7 @@ def test_every_answer_is_one_that_openai_describes(client, services, mode):
     told = ", ".join(f"{number} x {status}" for status, number in sorted(statuses.items()))
     print(f"{statuses.total()} {mode.value} cases: {told}")  # noqa: T201
     if mode is GenerationMode.POSITIVE:
-        assert statuses[200] > statuses.total() // 4, "too few requests got past their refusal"
+        assert statuses[200] > statuses.total() // 5, "too few requests got past their refusal"
 
 
 def statuses_of(operation, mode, client, things) -> Counter:

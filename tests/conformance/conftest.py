@@ -62,8 +62,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     is_last_word = outcome.when == "call" or outcome.outcome != report.PASSED
     if subject and is_last_word:
         reason = outcome.longrepr[2] if outcome.skipped else ""
-        name = item.name.removeprefix("test_").replace("_", " ")
-        check = report.Check(subject, name, outcome.outcome, reason.removeprefix("Skipped: "))
+        reason = reason.removeprefix("Skipped: ")
+        check = report.Check(subject, _sentence(item, subject), outcome.outcome, reason)
         item.config.stash[CHECKS].append(check)
     return outcome
 
@@ -98,6 +98,16 @@ def _subject(item: pytest.Item) -> str | None:
         if marker is not None:
             return marker.args[0]
     return None
+
+
+def _sentence(item: pytest.Item, subject: str) -> str:
+    """Return what a check says, without what its row says already."""
+    sentence, _, case = item.name.removeprefix("test_").replace("_", " ").partition("[")
+    case = case.removesuffix("]").removeprefix(subject).removeprefix("-")
+    if item.get_closest_marker("sdk"):
+        return case
+    is_told = case and case != subject.replace("_", " ")
+    return f"{sentence}: {case}" if is_told else sentence
 
 
 @pytest.fixture(scope="package")

@@ -107,7 +107,7 @@ def files_retrieve_and_delete(run: Run) -> None:
         openai_command(run, "files.retrieve", "-i", run["file"])
         openai_command(run, "files.delete", "-i", run["file"])
     except CommandFailed as failed:
-        if "validation error" in str(failed).lower():
+        if "Field required" in str(failed):
             raise Skip("this command cannot parse its own -i, with any server") from failed
         raise
 
