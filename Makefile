@@ -7,10 +7,10 @@ STAMP := $(VENV)/.ready
 TORCH_INDEX_URL ?=
 TORCH := torch==2.13.0
 
-.PHONY: setup lint format test crash fuzz accuracy oracle big-uploads demo serve bench clean help
+.PHONY: setup lint format test conformance crash fuzz accuracy oracle big-uploads demo serve bench clean help
 
 help:
-	@echo "make setup | demo | test | crash | fuzz | accuracy | oracle | big-uploads | lint | format | serve | bench | clean"
+	@echo "make setup | demo | test | conformance | crash | fuzz | accuracy | oracle | big-uploads | lint | format | serve | bench | clean"
 
 setup: $(STAMP)
 
@@ -36,15 +36,23 @@ format: setup
 test: setup
 	$(BIN)/pytest -m "not slow"
 
+# Every generation of the client libraries, each in an environment of its own, and the table.
+conformance: setup
+	$(BIN)/python tests/conformance/environments.py
+	$(BIN)/pytest tests/conformance --report-markdown .conformance/report.md \
+		--report-json .conformance/report.json
+
 # SIGKILL at every named point of writing and at 20 seeded random moments.
 crash: setup
 	$(BIN)/pytest tests/e2e/test_kills.py tests/e2e/test_batch_kills.py tests/e2e/test_upload_kills.py
 	$(BIN)/pytest tests/training/test_resume.py
 	$(BIN)/pytest -m slow tests/training/test_kinds.py
 
-# 100,000 requests made from the API's own document, and 10,000 broken files; about an hour.
+# 100,000 requests made from the API's own document, some 25,000 from OpenAI's, and 10,000 broken
+# files; about an hour.
 fuzz: setup
 	FUZZ_EXAMPLES=2500 $(BIN)/pytest -rP tests/api/test_fuzz_openapi.py
+	FUZZ_EXAMPLES=500 $(BIN)/pytest -rP tests/api/test_fuzz_openai.py
 	$(BIN)/pytest tests/api/test_fuzz_files.py
 
 # The demo's figures in both languages; needs about ten minutes.
@@ -72,4 +80,4 @@ bench: setup
 	$(BIN)/python benchmarks/many_rows.py --rows 100000
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .conformance .pytest_cache .mypy_cache .ruff_cache

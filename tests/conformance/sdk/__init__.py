@@ -1,0 +1,1 @@
+"""Scripts that drive a server through one client library each, outside this process."""
