@@ -25,6 +25,7 @@ COMMANDS = [
     ("demo",),
     ("finetune",),
     ("chat",),
+    ("distill",),
     ("gc",),
     ("settings",),
     ("version",),

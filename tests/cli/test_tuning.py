@@ -125,6 +125,53 @@ def test_a_file_is_deleted_again_when_the_next_cannot_be_read(server, tickets, t
         assert [file["id"] for file in client.files()] == before
 
 
+def test_stored_answers_are_distilled_into_a_file_and_a_model(server, capfd):
+    with Client(server) as client:
+        for number in range(24):
+            message = {"role": "user", "content": f"hi {number}"}
+            body = {"model": "tiny", "messages": [message], "store": True}
+            "".join(client.chat({**body, "metadata": {"day": str(number % 2)}}))
+
+        options = ("--model", "tiny", "--metadata", "day=1", "--out-name", "odd.jsonl")
+        assert cli.main(["distill", *options]) == 0
+
+        out = capfd.readouterr().out
+        file = next(client.files())
+        assert file["filename"] == "odd.jsonl"
+        assert file["id"] in out
+        rows = b"".join(client.download(file["id"])).decode().splitlines()
+        first = json.loads(rows[0])["messages"]
+        assert len(rows) == 12
+        assert [message["content"] for message in first] == ["hi 1", "user\nhi 1"]
+
+        training = ("--train", "tiny", "--epochs", "1", "--suffix", "small", "--set", "lora.rank=2")
+        assert cli.main(["distill", "--limit", "20", "--validation", "0.2", *training]) == 0
+
+        out = capfd.readouterr().out
+        job = next(client.jobs())
+        assert client.file(job["validation_file"])["filename"] == "validation-distilled.jsonl"
+        assert job["sintonia"]["settings"]["lora"]["rank"] == 2
+        assert f"sintonia chat {job['fine_tuned_model']}" in out
+        assert ":small:" in job["fine_tuned_model"]
+
+        assert cli.main(["distill", "--model", "nobody"]) == 1
+        assert "Stored here are: 24 of tiny" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--metadata", "day"), "--metadata day: give KEY=VALUE"),
+        (("--metadata", "a=1", "--metadata", "a=2"), "each key once"),
+        (("--validation", "nan"), "--validation nan: must be a finite number"),
+        (("--epochs", "2"), "Name its base with --train"),
+    ],
+)
+def test_a_mistaken_distillation_is_told_before_a_server_is_needed(options, words, capfd):
+    assert cli.main(["distill", *options]) == 1
+    assert words in capfd.readouterr().err
+
+
 def test_the_demo_tunes_asks_and_compares_through_the_sdk(server, tickets):
     screen = Console(file=io.StringIO(), width=200, markup=False)
     watch = Stopwatch()

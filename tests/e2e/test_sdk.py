@@ -247,6 +247,48 @@ def test_an_answer_of_the_client_can_be_sent_back_to_it(client):
         client.chat.completions.create(model="tiny", messages=[USER], extra_body={"x": 1})
 
 
+def test_stored_completions_are_listed_changed_read_and_deleted(client):
+    stored = client.chat.completions
+    made = [
+        stored.create(
+            model="gpt-4o-mini", messages=[USER], store=True, metadata={"n": str(number % 2)}
+        )
+        for number in range(5)
+    ]
+    ids = [completion.id for completion in made]
+    mine = {"model": "gpt-4o-mini", "limit": 2}
+    assert [completion.id for completion in stored.list(**mine)] == ids
+    assert [completion.id for completion in stored.list(**mine, order="desc")] == ids[::-1]
+    assert [completion.id for completion in stored.list(metadata={"n": "1"})] == ids[1::2]
+    assert stored.retrieve(ids[0]).choices == made[0].choices
+    assert stored.update(ids[0], metadata={"n": "7"}).metadata == {"n": "7"}
+    assert stored.update(ids[0], metadata=None).metadata == {}
+    (message,) = stored.messages.list(ids[0])
+    assert (message.id, message.role, message.content) == (f"{ids[0]}-0", "user", "hello")
+    assert stored.delete(ids[0]).deleted is True
+    with pytest.raises(openai.NotFoundError, match="No stored chat completion"):
+        stored.retrieve(ids[0])
+    with stored.stream(model="tiny", messages=[USER], store=True) as stream:
+        assert stored.retrieve(stream.get_final_completion().id).model == "tiny"
+
+
+def test_permissions_are_created_listed_and_deleted(client):
+    permissions = client.fine_tuning.checkpoints.permissions
+    projects = [f"proj_{number}" for number in range(3)]
+    made = {one.project_id: one for one in permissions.create(TUNED, project_ids=projects)}
+    assert list(made) == projects
+    listed = [one.id for one in permissions.list(TUNED, limit=2, order="ascending")]
+    assert listed == [made[project].id for project in projects]
+    page = permissions.list(TUNED, project_id="proj_1")
+    assert [one.id for one in page] == [made["proj_1"].id]
+    with pytest.warns(DeprecationWarning):
+        old = permissions.retrieve(TUNED)
+    assert [one.project_id for one in old.data] == projects[::-1]
+    first = made["proj_0"].id
+    assert permissions.delete(first, fine_tuned_model_checkpoint=TUNED).deleted is True
+    assert first not in [one.id for one in permissions.list(TUNED)]
+
+
 def test_a_tuned_model_is_listed_asked_and_deleted_with_its_checkpoint(client):
     names = {model.id for model in client.models.list()}
     assert {TUNED, f"{TUNED}:ckpt-step-3", "tiny", "gpt-4o-mini"} <= names
