@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from sintonia.store.rows import model_of, model_values
 from sintonia.store.tables import MODELS, TAKEN_NAMES
 
 ModelList = list[Model]
+ModelsByName = Mapping[str, Model]
 
 
 class Models:
@@ -64,6 +66,17 @@ class Models:
         with self._database.write() as connection:
             connection.execute(TAKEN_NAMES.delete().where(same))
             connection.execute(TAKEN_NAMES.insert().values(name=name, job_id=job_id))
+
+    def taken_names(self) -> ModelsByName:
+        """Return the names that models took over, each with the model that answers to it."""
+        query = sa.select(TAKEN_NAMES.c.name).distinct().order_by(TAKEN_NAMES.c.name)
+        with self._database.read() as connection:
+            names = list(connection.scalars(query))
+        found = {}
+        for name in names:
+            with suppress(ModelNotFound):  # its job has made none yet
+                found[name] = self.get(name)
+        return {name: model for name, model in found.items() if model.name != name}
 
     def list(self, *, kinds: Collection[ModelKind] = (ModelKind.TUNED,)) -> ModelList:
         """Return the models of these kinds, oldest first."""

@@ -18,17 +18,19 @@ router = APIRouter(prefix="/v1/models")
 
 @router.get("")
 def list_models(services: ServicesDep) -> ModelList:
-    """List base models, their aliases, and tuned models with their checkpoints."""
-    tuned = services.store.models.list(kinds=(ModelKind.TUNED, ModelKind.CHECKPOINT))
+    """List base models, their aliases, and tuned models with their checkpoints and old names."""
+    models = services.store.models
+    tuned = models.list(kinds=(ModelKind.TUNED, ModelKind.CHECKPOINT))
+    taken = [tuned_object(model, name) for name, model in models.taken_names().items()]
     bases = base_objects(services.catalog, services.library.installed())
-    return ModelList(data=[*bases, *map(tuned_object, tuned)])
+    return ModelList(data=[*bases, *map(tuned_object, tuned), *taken])
 
 
 @router.get("/{name:path}")
 def retrieve_model(name: str, services: ServicesDep) -> ModelObject:
     """Return one model."""
     try:
-        return tuned_object(services.store.models.get(name))
+        return tuned_object(services.store.models.get(name), name)
     except ModelNotFound:
         return _base(name, services)
 

@@ -13,14 +13,15 @@ BASE_OWNER = "system"
 """What OpenAI writes for base models."""
 
 
-def tuned_object(model: Model) -> ModelObject:
-    """Return a tuned model or a checkpoint."""
+def tuned_object(model: Model, name: str | None = None) -> ModelObject:
+    """Return a tuned model or a checkpoint, under ``name`` if that is one that it took over."""
+    own = name is None or name == model.name
     return ModelObject(
-        id=model.name,
+        id=name or model.name,
         created=model.created_at,
         owned_by=model.owned_by,
         root=model.base.name,
-        parent=model.parent or model.base.name,
+        parent=(model.parent or model.base.name) if own else model.name,
     )
 
 
