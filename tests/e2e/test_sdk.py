@@ -281,7 +281,7 @@ def test_permissions_are_created_listed_and_deleted(client):
     assert listed == [made[project].id for project in projects]
     page = permissions.list(TUNED, project_id="proj_1")
     assert [one.id for one in page] == [made["proj_1"].id]
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="paginated list"):
         old = permissions.retrieve(TUNED)
     assert [one.project_id for one in old.data] == projects[::-1]
     first = made["proj_0"].id
