@@ -21,12 +21,20 @@ class Difference:
     why: str
 
     def covers(self, departure: Departure) -> bool:
-        """Tell whether this entry speaks of a departure; ``.*`` stands for any one field."""
+        """Tell whether this entry speaks of a departure.
+
+        In ``where`` a last ``.*`` stands for any one field, and ``value *`` for any value.
+        """
         prefix, star, _ = self.where.partition(".*")
         same_place = (
             departure.where.rpartition(".")[0] == prefix if star else departure.where == prefix
         )
-        return same_place and departure.what == self.what
+        return same_place and _is_same(self.what, departure.what)
+
+
+def _is_same(listed_as: str, what: str) -> bool:
+    is_any_value = listed_as == "value *" and what.startswith("value ")
+    return is_any_value or listed_as == what
 
 
 def listed(path: Path = LIST) -> list[Difference]:

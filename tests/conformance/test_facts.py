@@ -169,6 +169,9 @@ def test_a_departure_is_covered_by_its_own_entry_alone():
     star = differences.Difference("A.b.*", "unknown", "because")
     assert star.covers(Departure("A.b.c", "unknown"))
     assert not star.covers(Departure("A.c", "unknown"))
+    any_value = differences.Difference("A.b", "value *", "because")
+    assert any_value.covers(Departure("A.b", "value 'c'"))
+    assert not any_value.covers(Departure("A.b", "null"))
 
 
 def test_the_table_tells_each_row_what_failed_and_why_something_was_skipped():

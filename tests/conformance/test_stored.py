@@ -80,6 +80,24 @@ def test_the_messages_of_the_request_are_listed(wire, stored):
     assert listed[0]["id"]
 
 
+@pytest.mark.endpoint(f"GET {ONE}/messages")
+def test_every_role_of_a_conversation_is_kept(wire, model):
+    call = {"id": "call_1", "type": "function", "function": {"name": "sun", "arguments": "{}"}}
+    messages = [
+        {"role": "system", "content": "a"},
+        {"role": "user", "content": "b", "name": "Ada"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "c"},
+    ]
+    body = {"model": model, "messages": messages, "max_tokens": 2, "store": True}
+    made = wire.post("/chat/completions", json=body).json()["id"]
+    found(wire)
+    kept = list(wire.pages(f"/chat/completions/{made}/messages"))
+    assert [one["role"] for one in kept] == ["system", "user", "assistant", "tool"]
+    assert kept[2]["tool_calls"] == [call]
+    assert kept[3]["tool_call_id"] == "call_1"
+
+
 @pytest.mark.endpoint(f"POST {ONE}")
 def test_metadata_is_replaced(wire, stored):
     found(wire)
