@@ -56,6 +56,13 @@ def test_stored_answers_are_found_by_metadata_and_model(wire, stored):
 
 
 @pytest.mark.endpoint("GET /chat/completions")
+def test_what_matches_nothing_is_an_empty_list(wire):
+    listed = wire.get("/chat/completions?metadata[set]=nobody-has-this").json()
+    assert listed["data"] == []
+    assert listed["has_more"] is False
+
+
+@pytest.mark.endpoint("GET /chat/completions")
 def test_an_answer_without_store_is_not_kept(wire, stored, model):
     body = {"model": model, "messages": [{"role": "user", "content": "Say 9"}], "max_tokens": 4}
     plain = wire.post("/chat/completions", json=body).json()
