@@ -62,8 +62,16 @@ def cases_of(operation, mode) -> int:
     def answers(case):
         nonlocal num_cases
         num_cases += 1
-        case.call_and_validate(checks=CHECKS_OF[mode], headers=HOST)
+        checks = CHECKS_OF[mode] if arrives_whole(case) else CHECKS
+        case.call_and_validate(checks=checks, headers=HOST)
 
     with suppress(Unsatisfiable):  # nothing about it can be wrong
         answers()
     return num_cases
+
+
+def arrives_whole(case) -> bool:
+    """Tell whether all that is wrong with a case is sent: a form has no words for an empty list."""
+    if case.media_type != "multipart/form-data" or not isinstance(case.body, dict):
+        return True
+    return all(value not in ([], {}) for value in case.body.values())
