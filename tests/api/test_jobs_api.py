@@ -143,6 +143,7 @@ def test_null_means_absent_everywhere(client, file_id):
         ({"training_file": None}, "missing_required_parameter", "training_file"),
         ({"model": 7}, "invalid_type", "model"),
         ({"epochs": 3}, "unknown_parameter", "epochs"),
+        ({"epochs": None}, "unknown_parameter", "epochs"),
         ({"hyperparameters": {"n_epoch": 3}}, "unknown_parameter", "hyperparameters.n_epoch"),
         (
             {"hyperparameters": {"n_epochs": 0}},

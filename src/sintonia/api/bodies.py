@@ -63,11 +63,11 @@ def json_answer(answer: BaseModel, headers: Mapping[str, str] | None = None) -> 
 
 
 def parse(model: type[T], body: Mapping[str, Any]) -> T:
-    """Return ``body`` as a wire type; ``null`` means absent.
+    """Return ``body`` as a wire type; ``null`` means absent, of what has a name there.
 
     Raises ``InvalidRequest``, one of its kinds, that names all that is wrong.
     """
-    return parse_whole(model, {key: v for key, v in body.items() if v is not None})
+    return parse_whole(model, _said(model, body))
 
 
 def parse_whole(model: type[T], body: Mapping[str, Any]) -> T:
@@ -89,7 +89,7 @@ def parse_what_can_be(model: type[T], body: Mapping[str, Any], problems: Problem
     rest: Any = body
     for _ in range(_MOST_ROUNDS):
         try:
-            return model.model_validate({key: v for key, v in rest.items() if v is not None})
+            return model.model_validate(_said(model, rest))
         except ValidationError as problem:
             findings = problem.errors(include_url=False)
         problems.found.append(error_of(findings))
@@ -98,6 +98,13 @@ def parse_what_can_be(model: type[T], body: Mapping[str, Any], problems: Problem
         if any(finding["type"] == "missing" for finding in findings):
             break
     return None
+
+
+def _said(model: type[BaseModel], body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``body`` says: without nulls, but for those of names to be refused."""
+    refuses = model.model_config.get("extra") == "forbid"
+    names = model.model_fields
+    return {k: v for k, v in body.items() if v is not None or (refuses and k not in names)}
 
 
 async def _read(request: Request) -> bytes:
