@@ -474,6 +474,9 @@ def test_prompts_may_be_texts_or_tokens(client, services):
 def test_echo_begins_with_the_prompt(client):
     choice = complete(client, "abc", echo=True, max_tokens=2).json()["choices"][0]
     assert choice["text"] == "abcbc"
+    nothing = complete(client, "abc", max_tokens=0).json()
+    assert (nothing["choices"][0]["text"], nothing["choices"][0]["finish_reason"]) == ("", "length")
+    assert nothing["usage"]["completion_tokens"] == 0
     only = complete(client, "abc", echo=True, max_tokens=0).json()
     assert only["choices"][0]["text"] == "abc"
     assert only["usage"]["completion_tokens"] == 0
@@ -501,7 +504,6 @@ def test_a_raw_completion_streams(client):
         ("a", {"logprobs": 6}, "integer_above_max_value", "logprobs"),
         ("a", {"logprobs": True}, "invalid_type", "logprobs"),
         ("a", {"logit_bias": {"258": 1}}, None, "logit_bias"),
-        ("a", {"max_tokens": 0}, "invalid_value", "max_tokens"),
     ],
 )
 def test_a_bad_raw_prompt_is_400(client, prompt, parameters, code, param):
