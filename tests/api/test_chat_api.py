@@ -290,6 +290,23 @@ def test_values_that_ask_for_nothing_are_accepted(client):
     }
 
 
+def test_wishes_inside_a_parameter_that_do_nothing_are_named_too(client):
+    function = {"name": "f", "strict": True}
+    answer = chat(
+        client,
+        tools=[{"type": "function", "function": function}],
+        stream=True,
+        stream_options={"include_obfuscation": True},
+    )
+    assert answer.headers["sintonia-ignored-parameters"] == (
+        "stream_options.include_obfuscation, tools.function.strict"
+    )
+    answer = chat(client, functions=[function], function_call="auto")
+    assert answer.headers["sintonia-ignored-parameters"] == "functions.strict"
+    idle = {"tools": [TOOL], "stream": True, "stream_options": {"include_obfuscation": False}}
+    assert "sintonia-ignored-parameters" not in chat(client, **idle).headers
+
+
 def test_every_unknown_parameter_is_refused_by_name(client):
     answer = chat(client, top_k=5, min_p=0.1, user=3)
     message = error_of(answer, 400, "unknown_parameter", "top_k")

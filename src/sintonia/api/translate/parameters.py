@@ -59,6 +59,9 @@ def check_extra(request: AnswerRequest, refused: Mapping[str, tuple[Any, ...]]) 
     findings = [finding for name, value in rest.items() for finding in _findings(name, value)]
     if findings:
         raise error_of(findings)
+    options = request.stream_options
+    if options is not None and options.include_obfuscation:
+        rest["stream_options.include_obfuscation"] = True
     return tuple(rest)
 
 
