@@ -7,10 +7,10 @@ STAMP := $(VENV)/.ready
 TORCH_INDEX_URL ?=
 TORCH := torch==2.13.0
 
-.PHONY: setup lint format test conformance crash fuzz accuracy oracle big-uploads demo serve bench clean help
+.PHONY: setup lint format test conformance crash fuzz accuracy oracle big demo serve bench clean help
 
 help:
-	@echo "make setup | demo | test | conformance | crash | fuzz | accuracy | oracle | big-uploads | lint | format | serve | bench | clean"
+	@echo "make setup | demo | test | conformance | crash | fuzz | accuracy | oracle | big | lint | format | serve | bench | clean"
 
 setup: $(STAMP)
 
@@ -63,9 +63,10 @@ accuracy: setup
 oracle: setup
 	$(BIN)/pytest -rP tests/training/test_trl.py tests/training/test_trl_rendering.py
 
-# A file of 512 MB and one of SINTONIA_TEST_UPLOAD_GB (2 unless given) in parts, in flat memory.
-big-uploads: setup
-	$(BIN)/pytest -m slow -rP tests/e2e/test_big_uploads.py
+# A file of 512 MB and one of SINTONIA_TEST_UPLOAD_GB (2 unless given) in parts, and an account of a
+# thousand files and jobs that moves in: all in flat memory.
+big: setup
+	$(BIN)/pytest -m slow -rP tests/e2e/test_big_uploads.py tests/migration/test_migration.py
 
 demo: setup
 	$(BIN)/sintonia demo

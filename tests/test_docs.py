@@ -75,6 +75,14 @@ def test_every_error_code_is_described():
     assert not sorted(code for code in codes - {None} if f"`{code}`" not in text)
 
 
+def test_every_code_that_the_api_writes_is_described():
+    text = (ROOT / "docs" / "api.md").read_text()
+    sources = (ROOT / "src" / "sintonia" / "api").rglob("*.py")
+    codes = {code for s in sources for code in re.findall(r'\bcode="(\w+)"', s.read_text())}
+    assert len(codes) > 10
+    assert not sorted(code for code in codes if f"`{code}`" not in text)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):

@@ -7,6 +7,7 @@
     │   ├── InvalidValue                     a field has a value that is not allowed
     │   ├── UnknownParameter                 a field that nobody knows
     │   ├── UnsupportedParameter             a field that this model or build cannot honour
+    │   ├── UnsupportedValue                 a field that it can honour with other values
     │   ├── ModelNotAvailable                the base cannot be fine-tuned or is not there
     │   ├── ContextLengthExceeded            more tokens than the model can read
     │   ├── InvalidData                      a data file with problems (all of them inside)
@@ -114,6 +115,12 @@ class UnsupportedParameter(InvalidRequest):
     """A field that is known but that this model or build cannot honour."""
 
     default_code = "unsupported_parameter"
+
+
+class UnsupportedValue(InvalidRequest):
+    """A field that this model or build can honour, with a value that it cannot."""
+
+    default_code = "unsupported_value"
 
 
 class ModelNotAvailable(InvalidRequest):

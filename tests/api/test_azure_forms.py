@@ -36,6 +36,17 @@ def test_every_form_of_a_path_leads_to_the_same_answer_with_azures_headers(clien
     assert answer.headers["x-ms-region"]
     assert answer.headers["apim-request-id"] != client.get(path).headers["apim-request-id"]
     assert answer.headers["x-request-id"].startswith("req_")
+    assert answer.headers["x-ms-rai-invoked"] == "false"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 65, "a\tb"])
+def test_a_clients_own_request_id_comes_back_if_it_is_plain(client, name):
+    asked = {"x-ms-client-request-id": "5f2c-1.a_B"}
+    path = f"/openai/models?{VERSION}"
+    assert client.get(path, headers=asked).headers["x-ms-client-request-id"] == "5f2c-1.a_B"
+    odd = client.get(path, headers={"x-ms-client-request-id": name})
+    assert "x-ms-client-request-id" not in odd.headers
+    assert "x-ms-client-request-id" not in client.get("/v1/models", headers=asked).headers
 
 
 def test_openais_own_form_is_not_taken_for_azures(client):
@@ -141,6 +152,14 @@ def test_files_are_not_imported_from_urls(client):
     answer = client.post(f"/openai/files/import?{VERSION}", json=body)
     message = error_of(answer, 400, "invalidPayload", "content_url")
     assert "POST /openai/files" in message
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_checkpoints_are_not_copied_to_other_accounts(client, method):
+    path = f"/openai/fine_tuning/jobs/ftjob-x/checkpoints/ftckpt_x/copy?{VERSION}"
+    answer = client.request(method, path, json={"destinationResourceId": "a", "region": "b"})
+    message = error_of(answer, 400, "invalidPayload", "destinationResourceId")
+    assert "Deploy" in message
 
 
 @pytest.mark.parametrize(

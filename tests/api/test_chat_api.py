@@ -235,15 +235,16 @@ def test_a_prompt_past_the_context_names_both_numbers(client):
         ({"top_logprobs": 2}, None, "top_logprobs"),
         ({"stream_options": {"include_usage": True}}, None, "stream_options"),
         ({"stream": True, "stream_options": {"x": 1}}, "unknown_parameter", "stream_options.x"),
-        ({"response_format": {"type": "json_object"}}, "unsupported_parameter", "response_format"),
-        ({"modalities": ["text", "audio"]}, "unsupported_parameter", "modalities"),
-        ({"tool_choice": "required", "tools": [TOOL]}, "unsupported_parameter", "tool_choice"),
+        ({"response_format": {"type": "json_object"}}, "unsupported_value", "response_format"),
+        ({"modalities": ["text", "audio"]}, "unsupported_value", "modalities"),
+        ({"audio": {"voice": "alloy"}}, "unsupported_parameter", "audio"),
+        ({"tool_choice": "required", "tools": [TOOL]}, "unsupported_value", "tool_choice"),
         ({"tools": [{"type": "custom"}]}, "invalid_value", "tools[0].type"),
         ({"functions": [{"name": "a b"}]}, "invalid_value", "functions[0].name"),
         ({"functions": [{"name": "f"}], "tools": [TOOL]}, "invalid_value", "functions"),
         (
             {"functions": [{"name": "f"}], "function_call": {"name": "f"}},
-            "unsupported_parameter",
+            "unsupported_value",
             "function_call",
         ),
         ({"tools": [{**TOOL, "cache": 1}]}, "unknown_parameter", "tools[0].cache"),
@@ -287,6 +288,23 @@ def test_values_that_ask_for_nothing_are_accepted(client):
         "service_tier",
         "reasoning_effort",
     }
+
+
+def test_wishes_inside_a_parameter_that_do_nothing_are_named_too(client):
+    function = {"name": "f", "strict": True}
+    answer = chat(
+        client,
+        tools=[{"type": "function", "function": function}],
+        stream=True,
+        stream_options={"include_obfuscation": True},
+    )
+    assert answer.headers["sintonia-ignored-parameters"] == (
+        "stream_options.include_obfuscation, tools.function.strict"
+    )
+    answer = chat(client, functions=[function], function_call="auto")
+    assert answer.headers["sintonia-ignored-parameters"] == "functions.strict"
+    idle = {"tools": [TOOL], "stream": True, "stream_options": {"include_obfuscation": False}}
+    assert "sintonia-ignored-parameters" not in chat(client, **idle).headers
 
 
 def test_every_unknown_parameter_is_refused_by_name(client):
@@ -473,6 +491,9 @@ def test_prompts_may_be_texts_or_tokens(client, services):
 def test_echo_begins_with_the_prompt(client):
     choice = complete(client, "abc", echo=True, max_tokens=2).json()["choices"][0]
     assert choice["text"] == "abcbc"
+    nothing = complete(client, "abc", max_tokens=0).json()
+    assert (nothing["choices"][0]["text"], nothing["choices"][0]["finish_reason"]) == ("", "length")
+    assert nothing["usage"]["completion_tokens"] == 0
     only = complete(client, "abc", echo=True, max_tokens=0).json()
     assert only["choices"][0]["text"] == "abc"
     assert only["usage"]["completion_tokens"] == 0
@@ -493,14 +514,13 @@ def test_a_raw_completion_streams(client):
         (["a", 1], {}, "invalid_type", "prompt[1]"),
         ([-1], {}, "integer_below_min_value", "prompt[0]"),
         ([258], {}, "invalid_value", "prompt"),
-        ("a", {"suffix": "b"}, "unsupported_parameter", "suffix"),
+        ("a", {"suffix": "b"}, "unsupported_value", "suffix"),
         ("a", {"best_of": 2, "n": 3}, None, "best_of"),
         ("a", {"best_of": 3, "stream": True}, "invalid_value", "best_of"),
         ("a", {"best_of": 21}, "integer_above_max_value", "best_of"),
         ("a", {"logprobs": 6}, "integer_above_max_value", "logprobs"),
         ("a", {"logprobs": True}, "invalid_type", "logprobs"),
         ("a", {"logit_bias": {"258": 1}}, None, "logit_bias"),
-        ("a", {"max_tokens": 0}, "invalid_value", "max_tokens"),
     ],
 )
 def test_a_bad_raw_prompt_is_400(client, prompt, parameters, code, param):

@@ -111,7 +111,7 @@ def texts(store: Store, job_id: str) -> list[str]:
     return [event.message for event in store.jobs.events(job_id, limit=1000).items][::-1]
 
 
-def wait_until(condition, timeout_seconds: float = 30.0, message: str = "") -> None:
+def wait_until(condition, timeout_seconds: float = 90.0, message: str = "") -> None:
     """Poll ``condition`` until it is true; fail after the timeout."""
     deadline = time.monotonic() + timeout_seconds
     while not condition():

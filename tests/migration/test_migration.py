@@ -331,6 +331,7 @@ def test_what_cannot_begin_is_told_in_words(arguments, words, home, capfd):
     assert words in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_thousand_files_and_jobs_take_flat_memory_and_few_connections(store, tmp_path):
     account = filled(Account(), files=1000, jobs=1000)
     content = b"x" * 100_000

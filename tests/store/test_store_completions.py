@@ -25,7 +25,7 @@ def completion(number: int, **changes) -> StoredCompletion:
     made = StoredCompletion(
         id=f"chatcmpl-{number}",
         created_at=NOW + number,
-        expires_at=NOW + 1000,
+        expires_at=NOW + 86_400,
         model="small",
         request={"messages": [{"role": "user", "content": f"say {number}"}]},
         answer={"choices": [{"message": {"role": "assistant", "content": str(number)}}]},

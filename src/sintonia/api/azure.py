@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from sintonia.errors import (
@@ -24,8 +25,12 @@ SCOPE_KEY = "sintonia.azure"
 REGION = "local"
 """What ``x-ms-region`` says: this machine."""
 
+CLIENT_ID_HEADER = "x-ms-client-request-id"
+"""What a client calls its request; it is sent back."""
+
 _OF_ROUTING = {"unknown_url": "404", "method_not_allowed": "method_not_allowed"}
 """Codes of what no route answers, and Azure's for each."""
+_PLAIN_ID = re.compile(r"^[A-Za-z0-9_.-]{1,64}$")
 _RESOURCES = re.compile(r"^/v1/(files|fine_tuning|fine-tunes)(/|$)")
 """Paths where Azure has codes of its own instead of OpenAI's."""
 
@@ -57,7 +62,15 @@ def azure_call(scope: Scope) -> AzureCall | None:
 def azure_headers(scope: Scope) -> dict[str, str]:
     """Return the headers that Azure sends beside OpenAI's."""
     call = azure_call(scope)
-    return {} if call is None else {"apim-request-id": call.request_id, "x-ms-region": REGION}
+    if call is None:
+        return {}
+    asked = Headers(scope=scope).get(CLIENT_ID_HEADER, "")
+    return {
+        "apim-request-id": call.request_id,
+        "x-ms-region": REGION,
+        "x-ms-rai-invoked": "false",
+        **({CLIENT_ID_HEADER: asked} if _PLAIN_ID.match(asked) else {}),
+    }
 
 
 def as_azure_tells(scope: Scope, error: SintoniaError) -> SintoniaError:

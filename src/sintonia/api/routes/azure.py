@@ -17,3 +17,17 @@ def import_file() -> None:
         "nothing that a request names. Download the file and upload it (POST /openai/files).",
         param="content_url",
     )
+
+
+@router.api_route(
+    "/v1/fine_tuning/jobs/{job_id}/checkpoints/{checkpoint_id}/copy",
+    methods=["POST", "GET"],
+    include_in_schema=False,
+)
+def copy_checkpoint() -> None:
+    """Refuse to copy a checkpoint to another account."""
+    raise UnsupportedParameter(
+        "Parameter destinationResourceId: checkpoints are not copied to other accounts, for one "
+        "server is one account in one region. Deploy the checkpoint's id here.",
+        param="destinationResourceId",
+    )

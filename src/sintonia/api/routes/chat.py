@@ -18,9 +18,15 @@ from sintonia.api.schemas.chat import ChatCompletion, ChatCompletionRequest
 from sintonia.api.services import Services, ServicesDep
 from sintonia.api.sse import Caller
 from sintonia.api.translate.answers import new_call
-from sintonia.api.translate.chat import ChatChunks, ChatShape, chat_completion, chat_request
+from sintonia.api.translate.chat import (
+    ChatChunks,
+    ChatShape,
+    chat_completion,
+    chat_request,
+    idle_parameters,
+)
 from sintonia.api.translate.parameters import CHAT_REFUSED, check_extra
-from sintonia.api.translate.stored_completions import idle_parameters, stored_completion
+from sintonia.api.translate.stored_completions import stored_completion
 from sintonia.serving.answers import Answer
 from sintonia.serving.chat import chat_pieces, plan_chat
 

@@ -116,6 +116,10 @@ class JobObject(Wire):
     trained_tokens: int | None
     error: JobErrorObject
     user_provided_suffix: str | None
+    usage_metrics: None = None
+    shared_with_openai: Literal[False] = False
+    eval_id: None = None
+    """These three tell nothing here; notebooks print them, so they are there."""
     seed: int
     integrations: list[Any]
     metadata: Mapping[str, str] | None
@@ -143,8 +147,8 @@ class CheckpointObject(Wire):
     fine_tuned_model_checkpoint: str
     step_number: int
     fine_tuning_job_id: str
-    metrics: Mapping[str, float]
-    """Those of ``CHECKPOINT_METRICS`` that were measured, and ``step``."""
+    metrics: Mapping[str, int | float]
+    """Those of ``CHECKPOINT_METRICS`` that were measured, and ``step``, a whole number."""
 
 
 class ImportedJobObject(Wire):

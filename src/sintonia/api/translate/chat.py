@@ -179,6 +179,17 @@ def _tools(
     return tuple({"type": "function", "function": function} for function in functions)
 
 
+def idle_parameters(request: ChatCompletionRequest) -> tuple[str, ...]:
+    """Return those of chat that have a field of their own, were given and do nothing."""
+    functions = [tool.function for tool in request.tools or ()]
+    idle = {
+        "metadata": request.metadata is not None and not request.store,
+        "tools.function.strict": any(function.strict for function in functions),
+        "functions.strict": any(function.strict for function in request.functions or ()),
+    }
+    return tuple(name for name, is_idle in idle.items() if is_idle)
+
+
 def _top_logprobs(request: ChatCompletionRequest) -> int | None:
     if request.logprobs:
         return request.top_logprobs or 0

@@ -21,7 +21,8 @@ DEFAULT_MAX_TOKENS = 16
 
 def completion_request(params: CompletionParams) -> CompletionRequest:
     """Return the prompts to continue. Raises ``InvalidRequest``, one of its kinds."""
-    wishes = wishes_of(params, _max_tokens(params), params.logprobs)
+    max_tokens = DEFAULT_MAX_TOKENS if params.max_tokens is None else params.max_tokens
+    wishes = wishes_of(params, max_tokens, params.logprobs)
     best_of = wishes.n if params.best_of is None else params.best_of
     _check_best_of(params, wishes.n, best_of)
     return CompletionRequest(
@@ -86,17 +87,6 @@ def _completion(call: Call, choices: list[CompletionChoice], usage: Usage | None
         usage=usage,
         system_fingerprint=call.system_fingerprint,
     )
-
-
-def _max_tokens(params: CompletionParams) -> int:
-    max_tokens = DEFAULT_MAX_TOKENS if params.max_tokens is None else params.max_tokens
-    if max_tokens == 0 and not params.echo:
-        raise InvalidValue(
-            "Invalid 'max_tokens': 0 makes nothing. Give at least 1, or set echo to get the "
-            "prompt back.",
-            param="max_tokens",
-        )
-    return max_tokens
 
 
 def _check_best_of(params: CompletionParams, n: int, best_of: int) -> None:

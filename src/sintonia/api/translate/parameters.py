@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from sintonia.api.schemas.generation import AnswerRequest
 from sintonia.api.validation import Finding, error_of, shown
-from sintonia.errors import InvalidRequest, UnsupportedParameter
+from sintonia.errors import InvalidRequest, UnsupportedParameter, UnsupportedValue
 from sintonia.serving.answers import Wishes
 
 _Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -49,7 +49,7 @@ def check_extra(request: AnswerRequest, refused: Mapping[str, tuple[Any, ...]]) 
     """Return the names of the parameters that have no effect.
 
     Raises ``InvalidRequest`` that names all which are unknown or wrong, or
-    ``UnsupportedParameter``.
+    ``UnsupportedParameter`` or ``UnsupportedValue`` for one that cannot be honoured.
     """
     given = {name: v for name, v in request.unknown_parameters.items() if v is not None}
     for name, value in given.items():
@@ -59,6 +59,9 @@ def check_extra(request: AnswerRequest, refused: Mapping[str, tuple[Any, ...]]) 
     findings = [finding for name, value in rest.items() for finding in _findings(name, value)]
     if findings:
         raise error_of(findings)
+    options = request.stream_options
+    if options is not None and options.include_obfuscation:
+        rest["stream_options.include_obfuscation"] = True
     return tuple(rest)
 
 
@@ -74,10 +77,15 @@ def _findings(name: str, value: Any) -> Iterator[Finding]:
             yield {**finding, "loc": (name, *finding["loc"])}
 
 
-def unsupported(name: str, value: Any, idle: tuple[Any, ...]) -> UnsupportedParameter:
+def unsupported(name: str, value: Any, idle: tuple[Any, ...]) -> InvalidRequest:
     """Return the refusal of a parameter, naming the values that are allowed."""
+    if not idle:
+        return UnsupportedParameter(
+            f"Unsupported parameter: '{name}' is not supported here yet. Leave it out.",
+            param=name,
+        )
     allowed = " or ".join(shown(value) for value in (*idle, None)).replace("None", "null")
-    return UnsupportedParameter(
+    return UnsupportedValue(
         f"Unsupported value: '{name}' does not support {shown(value)} here yet. "
         f"Leave it out, or give {allowed}.",
         param=name,

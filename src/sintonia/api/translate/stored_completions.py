@@ -15,11 +15,6 @@ _NOT_KEPT = frozenset({"store", "stream", "stream_options", "metadata"})
 """Parameters that say how to answer and what to keep, not what was asked."""
 
 
-def idle_parameters(params: ChatCompletionRequest) -> tuple[str, ...]:
-    """Return the parameters that were given and do nothing: ``metadata`` without ``store``."""
-    return () if params.store or params.metadata is None else ("metadata",)
-
-
 def stored_completion(
     params: ChatCompletionRequest,
     body: Mapping[str, Any],
