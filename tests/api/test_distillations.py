@@ -285,7 +285,7 @@ def test_many_completions_are_distilled_in_flat_memory(services):
             {
                 "id": f"chatcmpl-{number}",
                 "created_at": NOW,
-                "expires_at": NOW + 1000,
+                "expires_at": NOW + 10_000,
                 "model": "big",
                 "request": {"messages": [{"role": "user", "content": f"say {number}"}]},
                 "answer": {"choices": [answer(text)]},
