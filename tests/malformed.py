@@ -192,9 +192,14 @@ FILE_MUTATORS = {
     ),
     "one document": lambda rng, rows: json.dumps(rows, indent=rng.choice([None, 2])).encode(),
     "no line ends": lambda rng, rows: rng.choice([b"", b"\r", b" "]).join(lines_of(rows)),
-    "torn": lambda rng, rows: b"\n".join(lines_of(rows))[: -rng.randrange(2, 60)],
+    "torn": lambda rng, rows: torn(rng, lines_of(rows)),
     "text": lambda rng, rows: rng.choice([b"prompt,completion\na,b\n", b"PK\x03\x04x", b"PAR1"]),
 }
+
+
+def torn(rng, lines):
+    """Cut the last line somewhere inside: with nothing left of it the rest would be whole."""
+    return b"\n".join(lines)[: -rng.randrange(2, min(60, len(lines[-1])))]
 
 
 def made(mutators, files_per_mutator):
