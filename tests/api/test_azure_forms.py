@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from urllib.parse import quote
 
 import pytest
 from api_calls import error_of, register_tuned, rows, upload
 
+from sintonia.api.path_forms import PathForms
 from sintonia.domain.files import FilePurpose
 from sintonia.domain.jobs import EventType, JobDraft
 from sintonia.store.tables import JOBS
@@ -99,6 +102,19 @@ def test_a_models_name_with_slashes_may_be_a_deployments(client, services, name)
         error_of(answer, 404, "404")
     else:
         assert answer.json()["model"] == "org/tiny"
+
+
+def test_no_path_takes_long_to_understand():
+    path = "/v1/engines/x" + "/files/" * 9000 + "\n\nx"
+    began = time.process_time()
+    asyncio.run(
+        PathForms(_nothing)({"type": "http", "path": path, "query_string": b""}, None, None)
+    )
+    assert time.process_time() - began < 1
+
+
+async def _nothing(*_) -> None:
+    """Serve no request."""
 
 
 def test_an_unknown_deployment_is_refused_in_azures_words(client):

@@ -198,6 +198,15 @@ def test_completions_of_which_none_can_be_learned_say_why(client, services):
     assert files(client) == []
 
 
+@pytest.mark.parametrize("wish", [{"job": {"model": "tiny"}}, {"validation_fraction": 0.001}])
+def test_too_few_rows_are_told_with_what_was_left_out(client, services, wish):
+    for number in range(12):
+        keep(services, number, answer("a", "length" if number % 4 else "stop"))
+    response = client.post(PATH, json=wish)
+    assert response.status_code == 400
+    assert "(left out: 9 cut_off)" in response.json()["error"]["message"]
+
+
 def test_a_job_begins_in_the_same_call(client, services):
     for number in range(40):
         keep(services, number)

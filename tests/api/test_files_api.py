@@ -142,6 +142,18 @@ def test_a_damaged_form_is_400(client, body):
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("end", [b"", b"\r\n--xy", b"\r\n--xyz", b"\r\n--xyz-"])
+def test_half_a_form_is_not_half_a_file(client, end):
+    head = b'--xyz\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n'
+    body = head % (b"purpose", b"") + b"batch\r\n" + head % (b"file", b'; filename="a"') + b"abc"
+    headers = {"content-type": "multipart/form-data; boundary=xyz"}
+    answer = client.post("/v1/files", content=body + end, headers=headers)
+    error_of(answer, 400, "invalid_form")
+    assert client.get("/v1/files").json()["data"] == []
+    whole = client.post("/v1/files", content=body + b"\r\n--xyz--", headers=headers)
+    assert whole.json()["bytes"] == 3
+
+
 def test_a_filename_is_only_a_label(client):
     name = '../../tmp/ü " ;.jsonl'
     files = {"file": (name, rows())}
@@ -237,6 +249,16 @@ def test_an_expired_file_is_gone_at_once_and_its_bytes_later(client, services):
     assert (folder / expired).exists()
     sweep(sweeps_of(services))
     assert [path.name for path in folder.iterdir()] == [kept]
+
+
+def test_a_sweep_that_fails_holds_up_no_other():
+    swept = []
+
+    def broken():
+        raise ZeroDivisionError
+
+    sweep({"broken": broken, "others": lambda: swept.append(1)})
+    assert swept == [1]
 
 
 def test_the_server_sweeps_by_itself(services):

@@ -21,6 +21,20 @@ def test_the_message_names_what_is_known(client):
     assert "after, limit, order, purpose" in message
 
 
+def test_the_message_names_brackets_as_they_are_written(client):
+    message = error_of(client.get("/v1/fine_tuning/jobs?x=3"), 400, "unknown_parameter", "x")
+    assert "metadata[KEY]" in message
+
+
+@pytest.mark.parametrize("path", ["/v1/fine_tuning/jobs", "/v1/chat/completions"])
+def test_no_more_pairs_are_asked_for_than_an_object_can_have(client, path):
+    pairs = [f"metadata[k{number}]=v" for number in range(2000)]
+    assert client.get(f"{path}?{'&'.join(pairs[:16])}").status_code == 200
+    message = error_of(client.get(f"{path}?{'&'.join(pairs)}"), 400, "invalid_value", "metadata")
+    assert "2,000" in message
+    assert "16" in message
+
+
 def test_every_route_checks_its_query(client):
     paths = client.app.openapi()["paths"]
     assert "/v1/uploads/{upload_id}/complete" in paths

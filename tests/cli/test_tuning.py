@@ -164,6 +164,7 @@ def test_stored_answers_are_distilled_into_a_file_and_a_model(server, capfd):
         (("--metadata", "day"), "--metadata day: give KEY=VALUE"),
         (("--metadata", "a=1", "--metadata", "a=2"), "each key once"),
         (("--validation", "nan"), "--validation nan: must be a finite number"),
+        (("--validation", "1.5"), "must be a finite number above 0 and below 1"),
         (("--epochs", "2"), "Name its base with --train"),
     ],
 )

@@ -61,6 +61,8 @@ def test_a_job_moves_and_its_old_name_goes_on(tiny_home, tmp_path):
             model=job.fine_tuned_model, messages=[{"role": "user", "content": "hi"}]
         )
         assert answer.model == new.fine_tuned_model
+        nobody = command(here, "migrate", "rerun", "ftjob-nobody")
+        assert (nobody.returncode, nobody.stderr[:26]) == (1, "Error: Job ftjob-nobody is")
         assert "0 of 0 jobs" in command(here, "migrate", "rerun", "--all").stdout
     finally:
         source.stop()

@@ -18,11 +18,13 @@ from sintonia.api.translate.imported import imported_job_object
 from sintonia.domain.files import FilePurpose
 from sintonia.domain.imported import ItemKind, ItemState
 from sintonia.domain.jobs import JobDraft
-from sintonia.errors import RemoteError, ServerUnreachable
+from sintonia.errors import RemoteError, ServerError, ServerUnreachable
 from sintonia.migration.move import Migration
+from sintonia.migration.objects import file_of
 from sintonia.migration.pace import Pace
 from sintonia.migration.remote import Address, Remote
 from sintonia.migration.report import cannot_be_had, markdown, report_of
+from sintonia.migration.survey import list_all
 
 ROW = b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
 
@@ -329,6 +331,42 @@ def test_the_command_says_what_came_and_what_cannot_be_had(account, url, home, c
 def test_what_cannot_begin_is_told_in_words(arguments, words, home, capfd):
     assert cli.main(["migrate", "openai", *arguments]) == 1
     assert words in capfd.readouterr().err
+
+
+def test_a_run_that_broke_off_is_not_told_to_be_whole(account, url, home, capfd):
+    filled(account)
+    arguments = ["migrate", "openai", "--base-url", url]
+    account.faults["/v1/files"] = ["401"]
+    assert cli.main(arguments) == 1
+    assert "It is not whole yet" in capfd.readouterr().out
+    (path,) = (home / "migrations").glob("*.md")
+    assert "all that the server has is here" not in path.read_text()
+    assert cli.main(arguments) == 0
+    assert "not whole" not in capfd.readouterr().out + path.read_text()
+
+
+def test_a_mistyped_path_leaves_the_report_of_the_right_one_alone(account, url, home):
+    filled(account)
+    assert cli.main(["migrate", "openai", "--base-url", url]) == 0
+    (path,) = (home / "migrations").glob("*.md")
+    before = path.read_text()
+    assert cli.main(["migrate", "openai", "--base-url", url.replace("/v1", "/v2")]) == 1
+    assert path.read_text() == before
+
+
+def test_bytes_that_were_swept_before_their_file_appeared_are_read_again(account, url, store):
+    filled(account)
+
+    with Remote(Address(url), Pace(5.0), connections=1) as remote:
+        list_all(remote, store.manifest)
+    item = next(store.manifest.pending(url, ItemKind.FILE))
+    staged = store.manifest.stage(file_of(item.id, item.object), [b"abc"])
+    store.files.sweep(0.0)
+    with pytest.raises(ServerError):
+        store.manifest.keep_file(item, staged)
+    assert store.files.list().items == []
+    migrate(store, url)
+    assert_whole(store, account)
 
 
 @pytest.mark.slow

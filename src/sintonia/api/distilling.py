@@ -152,9 +152,9 @@ def _check(rows: Distilled, request: DistillationRequest, services: Services) ->
             code="no_completions",
         )
     if not rows.num_training and not rows.num_validation:
-        why = ", ".join(f"{count} {flaw}" for flaw, count in rows.left_out.items())
         raise InvalidRequest(
-            f"None of the answers of {rows.num_matched} stored completions can be learned ({why}). "
+            f"None of the answers of {rows.num_matched} stored completions can be learned"
+            f"{_left_out(rows)}. "
             "An answer needs text or valid tool calls, and must not be cut off by its limit of "
             "tokens.",
             code="no_completions",
@@ -163,16 +163,22 @@ def _check(rows: Distilled, request: DistillationRequest, services: Services) ->
         raise InvalidValue(
             f"validation_fraction={request.validation_fraction:g}: of "
             f"{rows.num_training + rows.num_validation} rows {rows.num_training} would be for "
-            f"training and {rows.num_validation} for validation. Give another fraction or seed, "
-            "or leave it out.",
+            f"training and {rows.num_validation} for validation{_left_out(rows)}. Give another "
+            "fraction or seed, or leave it out.",
             param="validation_fraction",
         )
     if request.job is not None and rows.num_training < MIN_EXAMPLES:
         raise InvalidRequest(
-            f"{rows.num_training} rows would be for training; a job needs at least "
-            f"{MIN_EXAMPLES}. Store more completions, or leave filters out.",
+            f"{rows.num_training} rows would be for training{_left_out(rows)}; a job needs at "
+            f"least {MIN_EXAMPLES}. Store more completions, or leave filters out.",
             param="job",
         )
+
+
+def _left_out(rows: Distilled) -> str:
+    """Return how many answers became no row, and why; nothing when all did."""
+    why = ", ".join(f"{count} {flaw}" for flaw, count in rows.left_out.items())
+    return f" (left out: {why})" if why else ""
 
 
 def _what_there_is(services: Services) -> str:

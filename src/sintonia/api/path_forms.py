@@ -34,7 +34,8 @@ _ARM_PATH = (
 _NAMED = re.compile(
     r"^/v1/(?P<kind>deployments|engines)/(?P<name>.+?)(?P<rest>/"
     r"(?:chat/completions|completions|batches|files|fine-tunes|fine_tuning|models|uploads)"
-    r"(?:/.*)?)$"
+    r"(?:/.*)?)$",
+    re.DOTALL,  # else a line's end in a path makes the time quadratic
 )
 """A deployment's name, or with clients before 2023 a model's, before the path of an endpoint.
 

@@ -18,6 +18,8 @@ from sintonia.errors import InvalidValue, UnknownParameter
 
 _BRACKETED = re.compile(r"^(\w+)\[(.*)\]$", re.DOTALL)
 _SHOWN_CHARACTERS = 100
+MAX_PAIRS = 16
+"""As many as an object's metadata may have. A database gives up at some hundreds of conditions."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,14 @@ class Pairs:
                 )
             return {}
         found = [(_BRACKETED.match(key), value) for key, value in given.items()]
-        return {m[2]: value for m, value in found if m and m[1] == self.name} or None
+        pairs = {m[2]: value for m, value in found if m and m[1] == self.name}
+        if len(pairs) > MAX_PAIRS:
+            raise InvalidValue(
+                f"Invalid '{self.name}': {len(pairs):,} keys are asked for, and nothing has more "
+                f"than {MAX_PAIRS}. Ask for fewer.",
+                param=self.name,
+            )
+        return pairs or None
 
 
 MetadataFilter = Annotated[Mapping[str, str] | None, Depends(Pairs("metadata"))]
@@ -52,7 +61,7 @@ def refuse_unknown(request: Request) -> None:
     if not unknown:
         return
     shown = unknown[0][:_SHOWN_CHARACTERS]
-    known = ", ".join(sorted(allowed)) or "none"
+    known = ", ".join(sorted(allowed)).replace("[]", "[KEY]") or "none"
     raise UnknownParameter(
         f"Unrecognized request argument supplied: {shown}. Query parameters of this endpoint: "
         f"{known}. Leave out any other.",

@@ -41,6 +41,8 @@ def sweep(sweeps: Mapping[str, Sweep]) -> None:
             remove()
         except (SintoniaError, OSError) as problem:
             _log.warning("expired %s stay until the next time: %s", name, problem)
+        except Exception:  # noqa: BLE001 - or nothing would be swept any more, and nobody told
+            _log.exception("expired %s stay until the next time", name)
 
 
 @asynccontextmanager

@@ -84,6 +84,8 @@ async def _receive(request: Request, path: Path, rule: _FileRule) -> _Form:
         except PayloadTooLarge:
             await drain(body)
             raise
+        if not form.is_whole:  # the parser takes a form without its end, and half a file in it
+            raise FormParserError
         return form
 
 
@@ -120,6 +122,8 @@ class _Form:
     rule: _FileRule
     fields: dict[str, str] = field(default_factory=dict)
     filename: str | None = None
+    is_whole: bool = False
+    """Whether the boundary that ends the form has come."""
     _size_bytes: int = 0
     _header: bytes = b""
     _value: bytes = b""
@@ -138,6 +142,7 @@ class _Form:
             "on_headers_finished": self._on_headers_finished,
             "on_part_data": self._on_part_data,
             "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
         }
 
     def _on_part_begin(self) -> None:
@@ -181,6 +186,9 @@ class _Form:
             return
         _check(len(self.fields) < _MAX_FIELDS, f"The form has over {_MAX_FIELDS} fields.")
         self.fields[self._name] = self._data.decode("utf-8", "replace")
+
+    def _on_end(self) -> None:
+        self.is_whole = True
 
 
 def _boundary(request: Request) -> bytes:

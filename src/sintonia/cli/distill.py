@@ -77,7 +77,7 @@ def distill(
     server: ServerOption = None,
 ) -> None:
     """Turn answers that were made with store=true into a training file; --train learns from it."""
-    check_number("--validation", validation, above=0)
+    check_number("--validation", validation, above=0, below=1)
     request = {
         "model": model,
         "metadata": pairs_of(metadata or ()),

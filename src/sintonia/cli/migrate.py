@@ -121,7 +121,7 @@ def bring_over(settings: Settings, remote: Remote, pace: Pace, parallel: int) ->
     from sintonia.migration.move import Migration
     from sintonia.store import Store
 
-    screen, odd = console(), list[str]()
+    screen, odd = console(), None
     with closing(Store.open(settings)) as store:
         try:
             with progress_on(screen) as watch:
@@ -173,7 +173,8 @@ class Lines:
         if tally.phase == self.phase and done < self.shown + SHOWN_EVERY:
             return
         self.phase, self.shown = tally.phase, done
-        self.screen.print(f"{tally.phase}: {words(tally)}, {tally.left:,} to go")
+        known = f": {words(tally)}, {tally.left:,} to go" if not tally.is_listing else ""
+        self.screen.print(f"{tally.phase}{known}")
 
 
 def words(tally: Tally) -> str:
@@ -185,7 +186,7 @@ def words(tally: Tally) -> str:
 def show_report(report: Report, place: Path, screen: Console) -> None:
     """Print what is here, and what cannot be had."""
     from sintonia.domain.imported import ItemKind, ItemState
-    from sintonia.migration.report import WEIGHTS, cannot_be_had
+    from sintonia.migration.report import NOT_WHOLE, WEIGHTS, cannot_be_had
 
     states = (ItemState.DONE, ItemState.OPEN, ItemState.LOST, ItemState.LISTED)
     rows = [(f"{kind}s", *(report.counts[kind, state] for state in states)) for kind in ItemKind]
@@ -201,7 +202,7 @@ def show_report(report: Report, place: Path, screen: Console) -> None:
     if len(lines) > SHOWN_LOSSES:
         screen.print(f"  and {len(lines) - SHOWN_LOSSES:,} more")
     if not report.is_whole:
-        screen.print("It is not whole yet: run the same command again, and it goes on.")
+        screen.print(NOT_WHOLE)
     screen.print(f"The whole report: {place} (and .json beside it)", soft_wrap=True)
 
 
@@ -299,7 +300,7 @@ def run_again(client: Client, job_id: str, wishes: Wishes, settings: Settings | 
     """
     from sintonia.migration.rerun import rerun_request
 
-    job = client.job(job_id)
+    job = _job(client, job_id)
     request, old_name = rerun_request(job, wishes), job.get("fine_tuned_model")
     if settings is not None and not old_name:
         raise InvalidValue(f"Job {job_id}: it made no model, so there is no name to take over.")
@@ -312,6 +313,18 @@ def run_again(client: Client, job_id: str, wishes: Wishes, settings: Settings | 
         print_note(f"{job_id} had integrations; there are none here.")
     if settings is not None:
         take_over(settings, str(old_name), created["id"])
+
+
+def _job(client: Client, job_id: str) -> Json:
+    try:
+        return client.job(job_id)
+    except RemoteError as problem:
+        if problem.http_status != 404:
+            raise
+        raise InvalidValue(
+            f"Job {job_id} is not here. `sintonia jobs list` shows the jobs that there are; "
+            "`sintonia migrate openai` brings those of another server."
+        ) from None
 
 
 def take_over(settings: Settings, name: str, job_id: str) -> None:

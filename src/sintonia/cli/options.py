@@ -29,12 +29,17 @@ JobArgument = Annotated[
 ]
 
 
-def check_number(option: str, value: float | None, *, above: float = -math.inf) -> None:
-    """Raise ``InvalidValue`` unless a given ``value`` is finite and greater than ``above``.
+def check_number(
+    option: str, value: float | None, *, above: float = -math.inf, below: float = math.inf
+) -> None:
+    """Raise ``InvalidValue`` unless a given ``value`` is finite and between the two, neither.
 
     JSON knows neither infinity nor not-a-number, so no server could be asked with them.
     """
-    if value is None or (math.isfinite(value) and value > above):
+    if value is None or (math.isfinite(value) and above < value < below):
         return
-    least = f" above {above:g}" if math.isfinite(above) else ""
-    raise InvalidValue(f"{option} {value:g}: must be a finite number{least}.")
+    sides = {"above": above, "below": below}
+    bounds = " and".join(
+        f" {side} {bound:g}" for side, bound in sides.items() if math.isfinite(bound)
+    )
+    raise InvalidValue(f"{option} {value:g}: must be a finite number{bounds}.")

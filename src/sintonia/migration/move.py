@@ -34,6 +34,7 @@ from sintonia.store import Store
 T = TypeVar("T")
 R = TypeVar("R")
 
+LISTING = "listing"
 EVENTS_PAGE = 100
 CHECKPOINTS_PAGE = 100
 _OF_ALL = (401, 429, 503)
@@ -67,13 +68,18 @@ Fetched = FetchedFile | FetchedJob | Item
 class Tally:
     """How far a run is, for whoever shows it."""
 
-    phase: str = "listing"
+    phase: str = LISTING
     files: int = 0
     jobs: int = 0
     bytes: int = 0
     lost: int = 0
     left: int = 0
     """Items of this phase that are still to be read."""
+
+    @property
+    def is_listing(self) -> bool:
+        """Tell whether nothing is known yet."""
+        return self.phase == LISTING
 
 
 Watch = Callable[[Tally], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ WEIGHTS = (
     "The weights of tuned models. OpenAI gives none out. The data, the settings and the curves "
     "are here: `sintonia migrate rerun JOB` trains such a model again on a base of your own."
 )
+NOT_WHOLE = "It is not whole yet: run the same command again, and it goes on."
 _SHOWN_MODELS = 200
 
 
@@ -54,15 +56,21 @@ class Report:
     """Tuned models whose weights stay there, each with its job."""
     odd: tuple[str, ...] = ()
     """Ids that are none."""
+    broke_off: bool = False
+    """Whether the run did not come to its end: the server may have more than was listed."""
 
     @property
     def is_whole(self) -> bool:
         """Tell whether nothing is left to be read."""
-        return not any(self.counts[kind, ItemState.LISTED] for kind in ItemKind)
+        is_left = any(self.counts[kind, ItemState.LISTED] for kind in ItemKind)
+        return not is_left and not self.broke_off
 
 
-def report_of(manifest: Manifest, source: str, odd: list[str]) -> Report:
-    """Return how things stand with a server, from the manifest."""
+def report_of(manifest: Manifest, source: str, odd: list[str] | None) -> Report:
+    """Return how things stand with a server, from the manifest.
+
+    ``odd`` is what the run returned, ``None`` for one that broke off.
+    """
     counts: Counter[tuple[ItemKind, ItemState]] = Counter()
     lost, remarks, models = {}, [], []
     needed: dict[str, list[str]] = {}
@@ -82,7 +90,16 @@ def report_of(manifest: Manifest, source: str, odd: list[str]) -> Report:
                 if file_id in lost:  # files come first
                     needed.setdefault(file_id, []).append(item.id)
     losses = tuple(Loss(item, tuple(needed.get(name, ()))) for name, item in lost.items())
-    return Report(source, counts, size_bytes, losses, tuple(remarks), tuple(models), tuple(odd))
+    return Report(
+        source=source,
+        counts=counts,
+        size_bytes=size_bytes,
+        losses=losses,
+        remarks=tuple(remarks),
+        models=tuple(models),
+        odd=tuple(odd or ()),
+        broke_off=odd is None,
+    )
 
 
 def write(folder: Path, report: Report, manifest: Manifest) -> Path:
@@ -98,6 +115,8 @@ def markdown(report: Report) -> str:
     """Return the report for a reader."""
     counts = report.counts
     lines = [f"# What was brought over from {report.source}", ""]
+    if not report.is_whole:
+        lines += [NOT_WHOLE, ""]
     lines += ["| | here | not ended there | cannot be had | still to be read |"]
     lines += ["| --- | --- | --- | --- | --- |"]
     states = (ItemState.DONE, ItemState.OPEN, ItemState.LOST, ItemState.LISTED)
@@ -127,8 +146,12 @@ def _cannot(report: Report) -> Iterator[str]:
             yield f"  - and {len(report.models) - _SHOWN_MODELS:,} more, in the JSON beside this"
     for line in cannot_be_had(report):
         yield f"- {line}"
-    if not report.models and not report.losses and not report.odd:
+    if report.models or report.losses or report.odd:
+        return
+    if report.is_whole:
         yield "Nothing: all that the server has is here."
+    else:
+        yield "Nothing that is known of so far."
 
 
 def _needed(loss: Loss) -> str:
@@ -158,6 +181,7 @@ def _json(report: Report, manifest: Manifest) -> bytes:
         "weights": [{"model": name, "job": job_id} for name, job_id in report.models],
         "lost": lost,
         "not_ids": report.odd,
+        "is_whole": report.is_whole,
         "items": [_line(item) for item in manifest.items(report.source)],
     }
     return json.dumps(value, indent=1).encode() + b"\n"
@@ -170,5 +194,8 @@ def _line(item: Item) -> Json:
 
 
 def _name(source: str) -> str:
+    """Return a name for the files of a server's report; another path is another server."""
     parts = urlsplit(source)
-    return f"{parts.hostname}-{parts.port}" if parts.port else str(parts.hostname)
+    place = f"{parts.hostname}-{parts.port}" if parts.port else str(parts.hostname)
+    path = re.sub(r"[^\w.-]", "_", parts.path.strip("/"))
+    return place if path in ("", "v1") else f"{place}-{path}"

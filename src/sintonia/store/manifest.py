@@ -71,9 +71,14 @@ class Manifest:
         return dataclasses.replace(file, size_bytes=written.size_bytes, sha256=written.sha256)
 
     def keep_file(self, item: Item, file: StoredFile, remark: str | None = None) -> None:
-        """Let a file whose bytes are staged appear, and its item be done."""
+        """Let a file whose bytes are staged appear, and its item be done.
+
+        Raises ``ServerError`` when the bytes are gone: whoever sweeps the file store took them
+        for what a crash left, because they waited for so long. The item is to be read again then.
+        """
         values = {"reason": remark, "size_bytes": file.size_bytes, "sha256": file.sha256}
         with self._database.write() as connection:
+            self._blobs.open(file.id).close()
             connection.execute(FILES.insert().values(file_values(file)))
             _settle(connection, item, ItemState.DONE, values)
             failpoints.reach("migrate.file")
