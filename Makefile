@@ -78,6 +78,7 @@ bench: setup
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/training.py --method dpo --batch-size 4
 	$(BIN)/python benchmarks/concurrency.py
+	$(BIN)/python benchmarks/data_check.py
 	$(BIN)/python benchmarks/many_rows.py --rows 100000
 
 clean:
