@@ -252,7 +252,11 @@ def test_a_prompt_past_the_context_names_both_numbers(client):
         ({"user": 7}, "invalid_type", "user"),
         ({"service_tier": "gold"}, "invalid_value", "service_tier"),
         ({"safety_identifier": "x" * 65}, "string_above_max_length", "safety_identifier"),
-        ({"top_k": 5}, "unknown_parameter", "top_k"),
+        ({"top_a": 5}, "unknown_parameter", "top_a"),
+        ({"top_k": 1.5}, "invalid_type", "top_k"),
+        ({"top_k": -2}, "integer_below_min_value", "top_k"),
+        ({"min_p": 1.1}, "decimal_above_max_value", "min_p"),
+        ({"repetition_penalty": 0}, "decimal_below_min_value", "repetition_penalty"),
     ],
 )
 def test_a_bad_parameter_is_400_with_its_name(client, parameters, code, param):
@@ -308,13 +312,13 @@ def test_wishes_inside_a_parameter_that_do_nothing_are_named_too(client):
 
 
 def test_every_unknown_parameter_is_refused_by_name(client):
-    answer = chat(client, top_k=5, min_p=0.1, user=3)
-    message = error_of(answer, 400, "unknown_parameter", "top_k")
-    assert "Unrecognized request argument supplied: top_k." in message
-    assert "Unrecognized request argument supplied: min_p." in message
+    answer = chat(client, top_a=5, min_q=0.1, user=3)
+    message = error_of(answer, 400, "unknown_parameter", "top_a")
+    assert "Unrecognized request argument supplied: top_a." in message
+    assert "Unrecognized request argument supplied: min_q." in message
     assert "Invalid type for 'user'" in message
-    answer = complete(client, "a", top_k=5)
-    error_of(answer, 400, "unknown_parameter", "top_k")
+    answer = complete(client, "a", top_a=5)
+    error_of(answer, 400, "unknown_parameter", "top_a")
 
 
 def test_null_means_absent_for_every_parameter(client):

@@ -28,6 +28,10 @@ class SamplingParams:
     temperature: float = 1.0
     """0 takes the likeliest token."""
     top_p: float = 1.0
+    top_k: int = 0
+    """Only so many of the likeliest tokens; 0: all."""
+    min_p: float = 0.0
+    """Only tokens at least so likely, as a part of the likeliest one's probability."""
     seed: int | None = None
     stop_token_ids: tuple[int, ...] = ()
     """A token of these ends the answer and is reported as the last one."""
@@ -35,6 +39,9 @@ class SamplingParams:
     """Taken from a token's logit for each time that the answer has it already."""
     presence_penalty: float = 0.0
     """Taken once from the logit of each token that the answer has already."""
+    repetition_penalty: float = 1.0
+    """Divides the logit of a token that the prompt or the answer has already, or multiplies one
+    below 0 (Keskar et al. 2019)."""
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Tokens and what is added to their logits; each token once."""
     top_logprobs: int | None = None

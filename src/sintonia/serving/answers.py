@@ -21,11 +21,16 @@ class Wishes:
     """``None``: as many as fit the context after the prompt."""
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
+    """Only so many of the likeliest tokens; 0: all."""
+    min_p: float = 0.0
+    """Only tokens at least so likely, as a part of the likeliest one's probability."""
     seed: int | None = None
     stop: tuple[str, ...] = ()
     """Texts that end an answer; they are not shown."""
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Tokens of the model's own tokenizer and what is added to their logits."""
     top_logprobs: int | None = None

@@ -39,10 +39,14 @@ class AnswerRequest(LenientRequest):
     max_tokens: int | None = Field(default=None, ge=0)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
+    top_k: int | None = Field(default=None, ge=-1, le=1_000_000)
+    """Not OpenAI's, as the two others that vLLM and llama.cpp have made usual; -1 and 0 are all."""
+    min_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: Stop | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
+    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
     logit_bias: dict[str, Bias] | None = None
     """By the id of a token, written as a string."""
     stream: bool | None = None

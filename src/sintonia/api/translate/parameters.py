@@ -109,10 +109,13 @@ def wishes_of(
         max_tokens=max_tokens,
         temperature=1.0 if request.temperature is None else request.temperature,
         top_p=1.0 if request.top_p is None else request.top_p,
+        top_k=max(0, request.top_k or 0),
+        min_p=request.min_p or 0.0,
         seed=request.seed,
         stop=tuple(request.stop or ()),
         frequency_penalty=request.frequency_penalty or 0.0,
         presence_penalty=request.presence_penalty or 0.0,
+        repetition_penalty=request.repetition_penalty or 1.0,
         logit_bias=_bias(request.logit_bias or {}),
         top_logprobs=top_logprobs,
     )

@@ -35,7 +35,7 @@ class Sequence:
         self._computed = 0
         self._max_tokens = _max_tokens(lease, cache_bytes)
         self._cache = SequenceCache(self._max_tokens)
-        self._sampler = Sampler(request.sampling)
+        self._sampler = Sampler(request.sampling, request.prompt_ids)
         self._scores = PromptScores(request.prompt_ids, request.sampling)
         _check_tokens(request, lease)
         self._check_room(cache_bytes)
