@@ -7,11 +7,26 @@ on nobody else's tokens. Writing is by position: a step that failed half-way can
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 BLOCK_TOKENS = 64
-"""Room grows in multiples of this."""
+"""Room grows in multiples of this, and prompts are computed in blocks that end there."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Keys and values of ``BLOCK_TOKENS`` tokens in a row, by layer."""
+
+    layers: Mapping[int, tuple[Tensor, Tensor]]
+
+    @property
+    def size_bytes(self) -> int:
+        """What they take."""
+        return sum(keys.nbytes + values.nbytes for keys, values in self.layers.values())
 
 
 class SequenceCache:
@@ -52,6 +67,22 @@ class SequenceCache:
         keys[:, past:total] = keys_KND
         values[:, past:total] = values_KNE
         return keys[:, :total], values[:, :total]
+
+    def block(self, place: int) -> Block:
+        """Return a copy of block number ``place``, which is whole."""
+        rows = slice(place * BLOCK_TOKENS, (place + 1) * BLOCK_TOKENS)
+        return Block(
+            {
+                layer: (keys[:, rows].clone(), values[:, rows].clone())
+                for layer, (keys, values) in self._layers.items()
+            }
+        )
+
+    def begin_with(self, blocks: Sequence[Block]) -> None:
+        """Take over the first blocks of a sequence that has none yet."""
+        for place, block in enumerate(blocks):
+            for layer, (keys, values) in block.layers.items():
+                self.append(layer, place * BLOCK_TOKENS, keys, values)
 
     @property
     def size_bytes(self) -> int:

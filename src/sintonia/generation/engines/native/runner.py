@@ -6,8 +6,8 @@ adapters are each sequence's own. One forward call at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sintonia.generation.engines.native.attention import BATCH_KEYWORD, Batch, Segment
-from sintonia.generation.engines.native.cache import SequenceCache
+from sintonia.generation.engines.native.cache import BLOCK_TOKENS, SequenceCache
 from sintonia.generation.engines.native.linear import (
     Adapter,
     AdapterRows,
@@ -62,11 +62,12 @@ class Runner:
         """
         order = sorted(range(len(works)), key=lambda index: _place(works[index]))
         ordered = [works[index] for index in order]
-        batch = Batch(_segments(ordered))
-        self.switch.rows = _adapter_rows(batch.segments, ordered)
-        self.switch.head_rows = _head_rows(ordered)
+        parts = [part for work in ordered for part in _blocks(work)]
+        batch = Batch(_segments(parts))
+        self.switch.rows = _adapter_rows(batch.segments, parts)
+        self.switch.head_rows = _head_rows(parts)
         try:
-            logits: Tensor = self.model(**_inputs(ordered, batch)).logits[0]
+            logits: Tensor = self.model(**_inputs(parts, batch)).logits[0]
         finally:
             self.switch.rows = self.switch.head_rows = ()
         if len(batch.layers_seen) != self.num_layers:
@@ -83,6 +84,23 @@ def _place(work: Work) -> tuple[bool, bool, int]:
     """
     adapter = id(work.adapter) if work.adapter else 0
     return len(work.token_ids) > 1, work.num_logits > 1, adapter
+
+
+def _blocks(work: Work) -> Iterator[Work]:
+    """Cut the tokens of a sequence where its blocks end.
+
+    What attention and adapters compute for a block then has the same bits whether the tokens
+    before it are computed in the same step, were computed in an earlier one, or long ago for
+    another request (``prefixes.py``).
+    """
+    start, length = 0, len(work.token_ids)
+    while start < length:
+        past = work.past + start
+        stop = min(length, start + BLOCK_TOKENS - past % BLOCK_TOKENS)
+        num_logits = max(0, stop - max(start, length - work.num_logits))
+        token_ids = work.token_ids[start:stop]
+        yield Work(token_ids, past, work.cache, work.adapter, num_logits)
+        start = stop
 
 
 def _segments(works: Sequence[Work]) -> list[Segment]:
@@ -126,26 +144,30 @@ def _reordered(logits_NV: Tensor, ordered: Sequence[Work], order: Sequence[int])
 
 def _adapter_rows(segments: Sequence[Segment], works: Sequence[Work]) -> list[AdapterRows]:
     """Return who serves which rows: neighbouring single rows of one adapter are taken together."""
-    pairs = list(zip(segments, works, strict=True))
-    singles = [pair for pair in pairs if len(pair[1].token_ids) == 1]
-    chunks = [pair for pair in pairs if len(pair[1].token_ids) > 1]
+    pairs = zip(segments, works, strict=True)
     rows = []
-    for _, group in groupby(singles, key=lambda pair: id(pair[1].adapter)):
+    for (is_single, _), group in groupby(pairs, key=_kind_and_adapter):
         members = list(group)
         adapter = members[0][1].adapter
-        if adapter is not None:
-            rows.append(AdapterRows(members[0][0].start, members[-1][0].stop, adapter, single=True))
-    for segment, work in chunks:
-        if work.adapter is not None:
-            rows.append(AdapterRows(segment.start, segment.stop, work.adapter, single=False))
+        if adapter is None:
+            continue
+        spans = [(segment.start, segment.stop) for segment, _ in members]
+        if is_single:
+            spans = [(spans[0][0], spans[-1][1])]
+        rows += [AdapterRows(*span, adapter, single=is_single) for span in spans]
     return rows
+
+
+def _kind_and_adapter(pair: tuple[Segment, Work]) -> tuple[bool, int]:
+    segment, work = pair
+    return segment.stop - segment.start == 1, id(work.adapter)
 
 
 def _head_rows(works: Sequence[Work]) -> list[AdapterRows]:
     """Return the same for the output head, which sees the rows that are wanted of each sequence."""
+    asking = [work for work in works if work.num_logits]
     segments, start = [], 0
-    for work in works:
+    for work in asking:
         segments.append(Segment(start, start + work.num_logits, work.past, work.cache))
         start += work.num_logits
-    lasts = [replace(work, token_ids=work.token_ids[-work.num_logits :]) for work in works]
-    return _adapter_rows(segments, lasts)
+    return _adapter_rows(segments, asking)
