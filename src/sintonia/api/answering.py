@@ -6,7 +6,7 @@ is full, the weights do not load) gets an error's status and not a broken stream
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,12 +44,7 @@ async def wait_for_answers(
     Stops making them when the caller goes away.
     """
     answers = await until_gone(caller, whole_answers(pieces))
-    return plan.given(answers), usage_for(plan, answers)
-
-
-def usage_for(plan: Plan, answers: Sequence[Answer]) -> Usage:
-    """Return what all ``answers`` to a plan took."""
-    return usage_of(plan.num_prompt_tokens, sum(answer.num_tokens for answer in answers))
+    return plan.given(answers), usage_of(plan, answers)
 
 
 @dataclass(frozen=True)
@@ -68,16 +63,15 @@ class Stream:
         return EventStream(self._values(first), self.pieces, headers)
 
     async def _values(self, first: Piece) -> AsyncGenerator[Mapping[str, Any], None]:
-        num_tokens = 0
+        ends: list[EndPiece] = []
         for index in range(len(self.plan.requests)):
             for chunk in self.chunks.first(index):
                 yield self._value(chunk, None)
         async for piece in _chained(first, self.pieces):
-            num_tokens += piece.num_tokens if isinstance(piece, EndPiece) else 0
+            ends += [piece] if isinstance(piece, EndPiece) else []
             yield self._value(self.chunks.of(piece), None)
         if self.with_usage:
-            usage = usage_of(self.plan.num_prompt_tokens, num_tokens)
-            yield self._value(self.chunks.last(), usage)
+            yield self._value(self.chunks.last(), usage_of(self.plan, ends))
 
     def _value(self, chunk: Wire, usage: Usage | None) -> dict[str, Any]:
         value = chunk.model_dump(mode="json")

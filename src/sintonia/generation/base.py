@@ -107,6 +107,8 @@ class TokenChunk:
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     """The next tokens of the prompt, when asked for: its second token is the first that has one.
     All of them come before or with the first of ``token_ids``."""
+    cached_tokens: int = 0
+    """With the first of ``token_ids``: tokens of the prompt that had been read when it began."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ class Mailbox:
     """One answer on its way to one reader; to be used from one event loop."""
 
     def __init__(self) -> None:
+        self._cached_tokens = 0
         self._prompt_logprobs: list[TokenLogprob] = []
         self._token_ids: list[int] = []
         self._logprobs: list[TokenLogprob] = []
@@ -35,6 +36,7 @@ class Mailbox:
             self._error = item
         else:
             self._prompt_logprobs.extend(item.prompt_logprobs)
+            self._cached_tokens += item.cached_tokens
             self._token_ids.extend(item.token_ids)
             self._logprobs.extend(item.logprobs)
             self._finish_reason = item.finish_reason
@@ -54,7 +56,9 @@ class Mailbox:
         reason = self._finish_reason if self._is_empty else None
         if self._is_empty and self._error is None:
             self._filled.clear()
-        return TokenChunk(token_ids, reason, logprobs, prompt_logprobs)
+        cached = self._cached_tokens if token_ids else 0
+        self._cached_tokens -= cached
+        return TokenChunk(token_ids, reason, logprobs, prompt_logprobs, cached)
 
     @property
     def _is_empty(self) -> bool:

@@ -96,6 +96,8 @@ def encode_chunk(chunk: TokenChunk) -> dict[str, Any]:
         encoded["logprobs"] = [(one.logprob, one.top) for one in chunk.logprobs]
     if chunk.prompt_logprobs:
         encoded["prompt_logprobs"] = [(one.logprob, one.top) for one in chunk.prompt_logprobs]
+    if chunk.cached_tokens:
+        encoded["cached_tokens"] = chunk.cached_tokens
     return encoded
 
 
@@ -107,6 +109,7 @@ def decode_chunk(data: dict[str, Any]) -> TokenChunk:
         finish_reason=FinishReason(reason) if reason else None,
         logprobs=_decode_logprobs(data.get("logprobs", ())),
         prompt_logprobs=_decode_logprobs(data.get("prompt_logprobs", ())),
+        cached_tokens=data.get("cached_tokens", 0),
     )
 
 

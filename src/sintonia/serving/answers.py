@@ -116,6 +116,8 @@ class EndPiece:
     """Tokens that the model made for it, the end token included."""
     mean_logprob: float | None = None
     """Of all of these tokens, when log-probabilities were asked of the engine."""
+    num_cached_tokens: int = 0
+    """Tokens of the prompt that the engine had read before."""
 
 
 Piece = TextPiece | CallsPiece | EndPiece
@@ -133,6 +135,7 @@ class Answer:
     tokens: tuple[ScoredToken, ...] = ()
     """Those of its text, when log-probabilities were asked for."""
     mean_logprob: float | None = None
+    num_cached_tokens: int = 0
 
 
 async def whole_answers(pieces: AsyncIterator[Piece]) -> list[Answer]:
@@ -171,4 +174,5 @@ class _Parts:
             num_tokens=self.end.num_tokens,
             tokens=tuple(self.tokens),
             mean_logprob=self.end.mean_logprob,
+            num_cached_tokens=self.end.num_cached_tokens,
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from sintonia.data.renderer import Renderer
 from sintonia.errors import ContextLengthExceeded, EngineUnavailable, InvalidRequest
 from sintonia.generation.base import Engine, GenerationRequest, SamplingParams, TokenChunk
-from sintonia.serving.answers import Answer, Piece, Wishes
+from sintonia.serving.answers import Answer, EndPiece, Piece, Wishes
 from sintonia.serving.reading import AnswerReader, Asked
 from sintonia.serving.router import ServedModel
 
@@ -31,6 +31,17 @@ class Plan:
     num_prompt_tokens: int
     """Each prompt counted once."""
     wishes: Wishes
+
+    def num_cached_tokens(self, ends: Sequence[Answer | EndPiece]) -> int:
+        """Return how many tokens of the prompts the engine had read before this call.
+
+        ``ends`` are of all answers. Those to one prompt share what the first of them reads.
+        """
+        fewest: dict[int, int] = {}
+        for end in ends:
+            prompt = end.index // self.wishes.num_made
+            fewest[prompt] = min(end.num_cached_tokens, fewest.get(prompt, end.num_cached_tokens))
+        return sum(fewest.values())
 
     def given(self, answers: Sequence[Answer]) -> list[Answer]:
         """Return those of all ``answers`` that are given: of each prompt the likeliest ``n``.

@@ -47,6 +47,7 @@ class AnswerReader:
         self._trail = TokenTrail(len(asked.prompt_text))
         self._has_text = False
         self._num_tokens = 0
+        self._num_cached_tokens = 0
         self._logprob = 0.0
 
     def read(self, chunk: TokenChunk) -> list[Piece]:
@@ -68,6 +69,7 @@ class AnswerReader:
     def _read_tokens(self, chunk: TokenChunk) -> str:
         """Return the text that the chunk's tokens settle, up to the one that ends the answer."""
         new = ""
+        self._num_cached_tokens += chunk.cached_tokens
         for place, token_id in enumerate(chunk.token_ids):
             self._num_tokens += 1
             if chunk.logprobs:
@@ -90,7 +92,7 @@ class AnswerReader:
         mean = None
         if self._asked.request.sampling.top_logprobs is not None and self._num_tokens:
             mean = self._logprob / self._num_tokens
-        return EndPiece(self._asked.index, why, self._num_tokens, mean)
+        return EndPiece(self._asked.index, why, self._num_tokens, mean, self._num_cached_tokens)
 
     def _prompt_pieces(self, chunk: TokenChunk) -> list[Piece]:
         """Return the echo of the prompt once, when all that belongs to it is there."""

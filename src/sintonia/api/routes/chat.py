@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from sintonia import ids
-from sintonia.api.answering import Stream, usage_for, wait_for_answers, wants_usage
+from sintonia.api.answering import Stream, wait_for_answers, wants_usage
 from sintonia.api.bodies import Body, JsonBody, parse
 from sintonia.api.headers import ignored_header, request_id_of
 from sintonia.api.keeping import Headers, then_keep
@@ -17,7 +17,7 @@ from sintonia.api.openapi import json_body
 from sintonia.api.schemas.chat import ChatCompletion, ChatCompletionRequest
 from sintonia.api.services import Services, ServicesDep
 from sintonia.api.sse import Caller
-from sintonia.api.translate.answers import new_call
+from sintonia.api.translate.answers import new_call, usage_of
 from sintonia.api.translate.chat import (
     ChatChunks,
     ChatShape,
@@ -57,7 +57,7 @@ async def answer_chat(body: Body, services: Services, caller: Caller) -> Respons
     keep = _keeping(params, body, services, caller) if params.store else None
 
     def whole_of(answers: Sequence[Answer]) -> ChatCompletion:
-        return chat_completion(call, answers, usage_for(plan, answers), shape)
+        return chat_completion(call, answers, usage_of(plan, answers), shape)
 
     if params.stream:
         if keep is not None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sintonia import ids
-from sintonia.api.schemas.generation import Usage
+from sintonia.api.schemas.generation import PromptDetails, Usage
+from sintonia.serving.answers import Answer, EndPiece
+from sintonia.serving.generate import Plan
 from sintonia.serving.router import ServedModel
 
 
@@ -32,9 +35,12 @@ def fingerprint(served: ServedModel) -> str:
     return f"fp_{hashlib.sha256(weights.encode()).hexdigest()[:10]}"
 
 
-def usage_of(num_prompt_tokens: int, num_completion_tokens: int) -> Usage:
-    """Return the token counts of a call."""
+def usage_of(plan: Plan, ends: Sequence[Answer | EndPiece]) -> Usage:
+    """Return what a call took whose answers, all that were made, ended so."""
+    num_prompt_tokens = plan.num_prompt_tokens
+    num_completion_tokens = sum(end.num_tokens for end in ends)
     return Usage(
+        prompt_tokens_details=PromptDetails(cached_tokens=plan.num_cached_tokens(ends)),
         prompt_tokens=num_prompt_tokens,
         completion_tokens=num_completion_tokens,
         total_tokens=num_prompt_tokens + num_completion_tokens,

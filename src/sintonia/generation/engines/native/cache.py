@@ -78,11 +78,11 @@ class SequenceCache:
             }
         )
 
-    def begin_with(self, blocks: Sequence[Block]) -> None:
-        """Take over the first blocks of a sequence that has none yet."""
-        for place, block in enumerate(blocks):
+    def take_over(self, place: int, blocks: Sequence[Block]) -> None:
+        """Write ``blocks`` one after the other, the first as block number ``place``."""
+        for number, block in enumerate(blocks, place):
             for layer, (keys, values) in block.layers.items():
-                self.append(layer, place * BLOCK_TOKENS, keys, values)
+                self.append(layer, number * BLOCK_TOKENS, keys, values)
 
     @property
     def size_bytes(self) -> int:

@@ -124,6 +124,7 @@ class NativeEngine:
             while not self._unloads.empty():
                 sha256, done = self._unloads.get()
                 self._residency.unload(sha256)
+                self._scheduler.forget(sha256)
                 done.set_result(None)
             busy = self._scheduler.step()
 

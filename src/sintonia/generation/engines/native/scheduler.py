@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sintonia.errors import ServerError, SintoniaError, TooManyRequests
 from sintonia.generation.base import GenerationRequest, TokenChunk
+from sintonia.generation.engines.native.prefixes import Prefixes
 from sintonia.generation.engines.native.residency import Residency
 from sintonia.generation.engines.native.sequence import CHUNK_TOKENS, Sequence
 
@@ -61,6 +62,7 @@ class Scheduler:
         self._paused: deque[_Running] = deque()
         """Begun, and waiting for room; they come before those who have not begun."""
         self._cache_bytes = cache_bytes
+        self._prefixes = Prefixes()
         self._numbers = count()
 
     def submit(self, ticket: Ticket) -> None:
@@ -85,6 +87,7 @@ class Scheduler:
         chosen = self._make_room(self._choose())
         if not chosen:
             return False
+        self._prefixes.shrink_to(self._cache_bytes - self._bytes_after(chosen))
         self._take_turns(chosen)
         works = [running.sequence.work() for running in chosen]
         try:
@@ -97,7 +100,12 @@ class Scheduler:
         parts = logits_NV.split([work.num_logits for work in works])
         for running, own_NV in zip(chosen, parts, strict=True):
             self._advance(running, own_NV)
+        self._prefixes.shrink_to(self._cache_bytes - self._bytes_after([]))
         return True
+
+    def forget(self, sha256: str) -> None:
+        """Let go of what a base or an adapter has computed of prompts."""
+        self._prefixes.forget(sha256)
 
     def fail_all(self, error: Callable[[], SintoniaError]) -> None:
         """End every request with a fresh ``error``."""
@@ -146,7 +154,7 @@ class Scheduler:
         if lease is None:
             return None
         try:
-            return Sequence(request, lease, self._cache_bytes)
+            return Sequence(request, lease, self._prefixes, self._cache_bytes)
         except SintoniaError:
             lease.release()
             raise
@@ -165,6 +173,7 @@ class Scheduler:
         for running in self._running:
             if running.sequence.lease.runner is not runner:
                 continue
+            running.sequence.recall()
             tokens = running.sequence.num_pending
             if tokens > 1 and tokens > room:
                 continue

@@ -14,6 +14,7 @@ from sintonia.generation.base import (
 )
 from sintonia.generation.engines.native.cache import BLOCK_TOKENS, SequenceCache
 from sintonia.generation.engines.native.logprobs import logprobs_of
+from sintonia.generation.engines.native.prefixes import Prefixes
 from sintonia.generation.engines.native.prompt_scores import PromptScores
 from sintonia.generation.engines.native.residency import Lease
 from sintonia.generation.engines.native.runner import Work
@@ -26,9 +27,16 @@ CHUNK_TOKENS = 256
 class Sequence:
     """The tokens of one request, how far they are computed, and the weights they need."""
 
-    def __init__(self, request: GenerationRequest, lease: Lease, cache_bytes: int) -> None:
+    def __init__(
+        self, request: GenerationRequest, lease: Lease, prefixes: Prefixes, cache_bytes: int
+    ) -> None:
         """``cache_bytes`` is what keys and values may take. Raises ``ContextLengthExceeded``."""
         self.lease = lease
+        self._model = request.model
+        self._prompt_ids = request.prompt_ids
+        self._prefixes = prefixes
+        self._num_recalled = 0
+        self._has_paused = False
         self._sampling = request.sampling
         self._token_ids = list(request.prompt_ids)
         self._prompt_length = len(request.prompt_ids)
@@ -58,12 +66,24 @@ class Sequence:
     def _bytes_at(self, total: int) -> int:
         return self._cache.capacity_at(total) * self.lease.runner.token_bytes
 
+    def recall(self) -> None:
+        """Take over what others have computed of this prompt from here on."""
+        place, rest = divmod(self._computed, BLOCK_TOKENS)
+        if rest or self._computed + 1 >= self._prompt_length or self._sampling.prompt_logprobs:
+            return  # log-probabilities are told of all the prompt
+        blocks = self._prefixes.find(self._model, self._prompt_ids)[place:]
+        self._cache.take_over(place, blocks)
+        if self._computed == 0 and not self._has_paused:
+            self._num_recalled = len(blocks) * BLOCK_TOKENS
+        self._computed += len(blocks) * BLOCK_TOKENS
+
     def forget(self) -> None:
         """Let go of the keys and values; they are computed anew when it goes on.
 
         The tokens so far stay, and so does the sampler: nothing is said twice.
         """
         self._computed = 0
+        self._has_paused = True
         self._cache = SequenceCache(self._max_tokens)
 
     @property
@@ -94,6 +114,7 @@ class Sequence:
         if self._scores.rows_wanted(past, count):
             scores = self._scores.read(logits_NV, past)
         self._computed += count
+        self._share(past)
         if self._computed < len(self._token_ids):
             return TokenChunk(prompt_logprobs=scores) if scores else None
         if self._sampling.max_tokens == 0:
@@ -101,7 +122,19 @@ class Sequence:
         token_id = self._sampler.choose(logits_NV[-1])
         self._token_ids.append(token_id)
         reason, logprobs = self._finish_reason(token_id), self._logprobs(logits_NV[-1:], token_id)
-        return TokenChunk((token_id,), reason, logprobs, scores)
+        return TokenChunk((token_id,), reason, logprobs, scores, self._told_once())
+
+    def _share(self, past: int) -> None:
+        """Keep the blocks of the prompt that the step has made whole, for other requests."""
+        end = min(self._computed, self._prompt_length)
+        for place in range(past // BLOCK_TOKENS, end // BLOCK_TOKENS):
+            block = self._cache.block(place)
+            self._prefixes.add(self._model, self._prompt_ids, place, block)
+
+    def _told_once(self) -> int:
+        """Return, with the first token, how much of the prompt was there when it began."""
+        is_first = len(self._token_ids) == self._prompt_length + 1
+        return self._num_recalled if is_first else 0
 
     def _logprobs(self, logits_1V: Tensor, token_id: int) -> tuple[TokenLogprob, ...]:
         top = self._sampling.top_logprobs
